@@ -1,0 +1,135 @@
+"""`python -m jobs VERB RUN_DIRECTORY`: what the supervisor starts on the host, and the command line at home.
+
+Prints for people.  For programs, `--reply FILE` gets {"ok": true, "data"} or {"ok": false, "error"}.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from jobs import atomic, manifest, submission
+from jobs.errors import JobError
+from jobs.events import EventLog
+from jobs.run_directory import PROTOCOL, RunDirectory
+
+
+def train(run: RunDirectory, options: argparse.Namespace) -> dict[str, Any]:
+    """Train, save, and store probes of the trained model."""
+    from jobs import training
+
+    training.train(run.root)
+    return {}
+
+
+def finish(run: RunDirectory, options: argparse.Namespace) -> dict[str, Any]:
+    """In a fresh process: verify what lies on disk, evaluate exactly that, list the artifacts, write the result."""
+    from jobs import base_model, evaluation, verification
+
+    asked = submission.load(run.spec)
+    base = base_model.locate(asked.spec.model_name_or_path, asked.spec.model_revision, pushed=_pushed_base(run, asked))
+    verdict = verification.verify(run, base_folder=base, where="host", this_process_is_fresh=True)
+    atomic.write_json(run.host_verification, verdict.to_json())
+    for check in verdict.checks:
+        if check.required and check.status != "pass":
+            print(f"verify: {check.status} {check.id}: {check.detail}. {check.meaning}", flush=True)
+    passed = sum(check.status == "pass" for check in verdict.checks)
+    print(
+        f"verify: {'ok' if verdict.ok else 'FAILED'}, {passed} of {len(verdict.checks)} checks, {verdict.level}",
+        flush=True,
+    )
+    if not verdict.ok:
+        _result(run, "failed", "verification: " + ", ".join(check.id for check in verdict.unmet))
+        return {"state": "failed"}
+    EventLog(run.events).write("state", state="evaluating")
+    evaluation.on_host(run, asked, base)
+    _result(run, "succeeded", "", manifest_sha256=_write_manifest(run))
+    return {"state": "succeeded"}
+
+
+def evaluate(run: RunDirectory, options: argparse.Namespace) -> dict[str, Any]:
+    """At home: metrics and report."""
+    from jobs import evaluation
+
+    asked = submission.load(run.spec)
+    evaluated = evaluation.at_home(
+        run,
+        base_folder=Path(options.base) if options.base else None,
+        data_file=Path(options.data) if options.data else None,
+        hash_split=options.hash_split,
+        submission=asked,
+    )
+    facts = {
+        "run": run.run_id,
+        "base model": f"{asked.spec.model_name_or_path} ({asked.spec.model_revision})",
+        "evaluated on": Path(options.data).name if options.data else "the rows that came with the run",
+        "source": evaluated.metrics["source"],
+        **{f"note {index}": note for index, note in enumerate(evaluated.notes, 1)},
+    }
+    written = evaluation.write_home(run, Path(options.out or run.root), evaluated, facts)
+    return {
+        "metrics": evaluated.metrics,
+        "notes": list(evaluated.notes),
+        "report": str(written.report),
+        "predictions": str(written.home_predictions),
+    }
+
+
+VERBS = {"train": train, "finish": finish, "evaluate": evaluate}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Carry out one verb; 0, or 1 after an error that was printed and replied."""
+    parser = argparse.ArgumentParser(prog="python -m jobs", description=__doc__)
+    parser.add_argument("verb", choices=VERBS)
+    parser.add_argument("run", type=lambda text: RunDirectory(Path(os.path.abspath(text))))
+    parser.add_argument("--base", help="folder of the base model on this machine")
+    parser.add_argument("--data", help="evaluate: CSV file")
+    parser.add_argument("--hash-split", action="store_true", help="evaluate: only the test part of the file")
+    parser.add_argument("--out", help="evaluate: folder for metrics, predictions and report")
+    parser.add_argument("--reply", type=Path, help="file for the outcome as JSON")
+    options = parser.parse_args(argv)
+    # Read when torch is loaded.  Where other work shares the cores, OpenMP's threads would spin for each other,
+    # and a step of 0.1 s becomes one of 3 s.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    try:
+        outcome: dict[str, Any] = {"ok": True, "data": VERBS[options.verb](options.run, options)}
+    except JobError as error:
+        print(f"error: {error.message}" + (f"\nhint: {error.hint}" if error.hint else ""), flush=True)
+        outcome = {"ok": False, "error": {"code": error.code, "message": error.message, "hint": error.hint}}
+        if options.verb in ("train", "finish"):
+            # In words, for whoever asks later; the supervisor only knows an exit status.
+            _result(options.run, "failed", error.message)
+    if options.reply:
+        atomic.write_json(options.reply, outcome)
+    failed = not outcome["ok"] or outcome["data"].get("state") == "failed"
+    return 1 if failed else 0
+
+
+def _pushed_base(run: RunDirectory, asked: submission.Submission) -> Path | None:
+    return run.inputs / "base" if asked.base_is_pushed else None
+
+
+def _write_manifest(run: RunDirectory) -> str:
+    """Make every artifact durable, list them, and give the sha256 of the list."""
+    for path in run.artifacts.rglob("*"):
+        if path.is_file():
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+    atomic.write_text(run.manifest, manifest.dump(manifest.list_files(run.artifacts)))
+    return manifest.sha256_of(run.manifest)
+
+
+def _result(run: RunDirectory, state: str, reason: str, **fields: Any) -> None:
+    """The last file of a run.  Written once: a second call finds it and keeps out."""
+    if not run.result.exists():
+        result = {"protocol": PROTOCOL, "run_id": run.run_id, "state": state, "reason": reason}
+        atomic.write_json(run.result, {**result, **fields, "finished_at": round(time.time(), 3)})
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,367 @@
+"""The adapter on disk: how it is saved, what its folder holds, and how it is loaded without trusting it.
+
+The folder is PEFT's own, so `PeftModel.from_pretrained` of plain peft reads it; `classifier.json` beside it
+holds what PEFT does not keep.  The base is always the folder the caller names, never what a file in the
+adapter's folder says.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import importlib.metadata
+import json
+import os
+import shutil
+import tempfile
+import warnings
+from collections.abc import Iterator, Mapping
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import TYPE_CHECKING, Any
+
+from jobs import atomic, safetensors_file
+from jobs.errors import AdapterRejected
+
+if TYPE_CHECKING:
+    import torch
+    from peft import LoraConfig, PeftModel
+    from transformers import PreTrainedModel
+
+WEIGHTS = "adapter_model.safetensors"
+CONFIG = "adapter_config.json"
+CLASSIFIER = "classifier.json"
+LIBRARIES = ("torch", "transformers", "peft", "safetensors", "tokenizers")
+
+# What a LoRA configuration may say here.  Every other key PEFT knows must have its default: some of them
+# import a module by name (megatron_core) or start a computation, and none is needed by an adapter that this
+# project makes.
+_PLAIN_KEYS = (
+    "r", "lora_alpha", "lora_dropout", "target_modules", "exclude_modules", "use_rslora", "use_dora", "bias",
+    "modules_to_save", "rank_pattern", "alpha_pattern", "layers_to_transform", "layers_pattern",
+    "fan_in_fan_out",
+)  # fmt: skip
+_IGNORED_KEYS = (
+    "auto_mapping", "base_model_name_or_path", "revision", "inference_mode", "init_lora_weights", "peft_type",
+    "peft_version", "task_type", "megatron_core", "qalora_group_size",
+)  # fmt: skip
+
+
+def save(
+    model: PeftModel,
+    tokenizer: Any,
+    folder: Path,
+    *,
+    base_name: str,
+    revision: str,
+    id2label: Mapping[int, str],
+    max_length: int,
+) -> None:
+    """Put the adapter, its tokenizer and `classifier.json` at `folder`, whole or not at all.
+
+    `base_name` and `revision` say which base it belongs to; of an absolute path only the last part is kept.
+    Raises AdapterRejected, leaving what was at `folder`, when the file PEFT wrote has no tensor or an empty
+    one.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    # In the same parent, because a rename is atomic only within one filesystem.
+    new = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".part", dir=folder.parent))
+    try:
+        with quiet_libraries():
+            model.save_pretrained(str(new), safe_serialization=True, save_embedding_layers=False)
+            tokenizer.save_pretrained(str(new))
+        # PEFT's card is a form of "More Information Needed" that names the training host's path of the base.
+        (new / "README.md").unlink(missing_ok=True)
+        identity = {"base_model_name_or_path": portable_name(base_name), "revision": revision}
+        config = read_json(new / CONFIG) | identity
+        # PEFT keeps a set, whose order changes from process to process; sorted, equal adapters are equal
+        # files.
+        if isinstance(config["target_modules"], list):
+            config["target_modules"].sort()
+        atomic.write_json(new / CONFIG, config)
+        atomic.write_json(new / CLASSIFIER, _classifier(model, tokenizer, id2label, max_length) | identity)
+        safetensors_file.read_header(new / WEIGHTS).require()
+        os.chmod(new, 0o755)  # mkdtemp makes it private; an artifact is not
+        _flush(new)
+        _put_in_place(new, folder)
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
+
+
+def load(
+    base_folder: Path,
+    adapter_folder: Path,
+    *,
+    dtype: torch.dtype,
+    id2label: Mapping[int, str],
+    attention: str | None = None,
+) -> PeftModel:
+    """Base and adapter from disk on the CPU, in eval mode: the base in `dtype`, LoRA and head in float32.
+
+    Raises AdapterRejected unless the file's tensors are exactly those the model needs, and arrive in it
+    unchanged. Contacts no Hub, unpickles nothing, runs no code from either folder, and asks only
+    `base_folder` for the base.
+    """
+    from peft import PeftModel
+
+    header = require_weights(adapter_folder)
+    config = lora_config(adapter_folder)
+    model = load_base(base_folder, dtype=dtype, id2label=id2label, attention=attention)
+    set_pad_token(model, adapter_folder)
+    # PEFT copies the head from the base's, in the base's dtype; bf16 would round the trained one.
+    classification_head(model).float()
+    with quiet_libraries(), _peft_problems_as_errors(adapter_folder):
+        loaded = PeftModel.from_pretrained(model, str(adapter_folder), config=config, torch_device="cpu")
+    _require_same_tensors(loaded, header)
+    for parameter in loaded.parameters():
+        parameter.requires_grad_(False)
+    return loaded.eval()
+
+
+def load_base(
+    base_folder: Path, *, dtype: torch.dtype, id2label: Mapping[int, str], attention: str | None = None
+) -> PreTrainedModel:
+    """The base of a folder with a fresh head of len(id2label) classes, on the CPU, in eval mode.
+
+    `attention` is transformers' attn_implementation.  Raises AdapterRejected when the folder lacks any weight
+    but the head's.
+    """
+    from transformers import AutoModelForSequenceClassification
+
+    # transformers would load that adapter, too, and take the base from its configuration.
+    if (base_folder / CONFIG).exists():
+        raise AdapterRejected(f"{base_folder}: this is an adapter, not a base model")
+    options: dict[str, Any] = {} if attention is None else {"attn_implementation": attention}
+    with quiet_libraries():
+        model, info = AutoModelForSequenceClassification.from_pretrained(
+            str(base_folder),
+            num_labels=len(id2label),
+            id2label={int(k): v for k, v in id2label.items()},
+            label2id={v: int(k) for k, v in id2label.items()},
+            dtype=dtype,
+            local_files_only=True,
+            trust_remote_code=False,
+            use_safetensors=True,
+            output_loading_info=True,
+            **options,
+        )
+    missing = [key for key in info["missing_keys"] if not key.startswith(("score.", "classifier."))]
+    missing += [str(key) for key in info["mismatched_keys"]]
+    if missing:
+        raise AdapterRejected(f"{base_folder}: the base lacks {len(missing)} weights, first {sorted(missing)[0]}")
+    checked: PreTrainedModel = model.eval()
+    return checked
+
+
+def load_tokenizer(folder: Path) -> Any:
+    """The tokenizer of a folder; no Hub, no code of the folder's."""
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
+
+
+def fingerprints(model: PeftModel) -> dict[str, dict[str, Any]]:
+    """`{key: {"sha256", "norm"}}` of every tensor that `save` would write, by its key in the file.
+
+    sha256 is of the values as little-endian float32; norm is the Euclidean one.
+    """
+    import numpy as np
+
+    return {
+        key: array_fingerprint(tensor.detach().float().cpu().numpy().astype(np.float32, copy=False))
+        for key, tensor in adapter_tensors(model).items()
+    }
+
+
+def array_fingerprint(array: Any) -> dict[str, Any]:
+    """`{"sha256", "norm"}` of a numpy array, as in `fingerprints`."""
+    import numpy as np
+
+    values = np.ascontiguousarray(array, dtype="<f4")
+    # In float64, because the sum of a million squares loses digits in float32.
+    norm = float(np.sqrt(np.sum(np.square(values, dtype=np.float64))))
+    return {"sha256": hashlib.sha256(values.tobytes()).hexdigest(), "norm": norm}
+
+
+def adapter_tensors(model: PeftModel) -> dict[str, torch.Tensor]:
+    """The tensors that make the adapter, LoRA and head, under the keys of the saved file."""
+    from peft import get_peft_model_state_dict
+
+    tensors: dict[str, torch.Tensor] = get_peft_model_state_dict(model, save_embedding_layers=False)
+    return tensors
+
+
+def require_weights(folder: Path) -> safetensors_file.Header:
+    """The header of a folder's weights.  Raises AdapterRejected: absent, damaged or a pickle."""
+    path = folder / WEIGHTS
+    if not path.is_file():
+        pickled = pickled_weights(folder)
+        reason = f"only {pickled[0]}, a pickle, which is never opened" if pickled else f"no {WEIGHTS}"
+        raise AdapterRejected(f"{folder}: {reason}", hint="save it again with safe_serialization=True")
+    return safetensors_file.read_header(path).require()
+
+
+def pickled_weights(folder: Path) -> list[str]:
+    """Names of weights in a form that runs code when it is opened, so never is."""
+    return sorted(path.name for path in folder.glob("*") if path.suffix in (".bin", ".pt", ".pth", ".pkl"))
+
+
+def lora_config(folder: Path) -> LoraConfig:
+    """PEFT's configuration from the plain keys of adapter_config.json.  Raises AdapterRejected on others."""
+    from peft import LoraConfig
+
+    document = read_json(folder / CONFIG)
+    if document.get("peft_type") != "LORA" or document.get("task_type") != "SEQ_CLS":
+        kind = f"{document.get('peft_type')!s:.40} for {document.get('task_type')!s:.40}"
+        raise AdapterRejected(f"{folder / CONFIG}: {kind}; only LORA for SEQ_CLS is loaded")
+    default = vars(LoraConfig())
+    strange = [
+        key
+        for key, value in document.items()
+        if key not in _PLAIN_KEYS + _IGNORED_KEYS and value and value != default.get(key)
+    ]
+    if strange:
+        raise AdapterRejected(f"{folder / CONFIG}: not supported: {', '.join(sorted(strange))[:200]}")
+    try:
+        plain = {key: document[key] for key in _PLAIN_KEYS if key in document}
+        return LoraConfig(task_type="SEQ_CLS", inference_mode=True, **plain)
+    except (TypeError, ValueError) as error:
+        raise AdapterRejected(f"{folder / CONFIG}: {error}") from error
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The JSON object in a file of at most 64 MiB.  Raises AdapterRejected."""
+    try:
+        if path.stat().st_size > 64 * 2**20:
+            raise AdapterRejected(f"{path}: too large to be read")
+        document = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise AdapterRejected(f"{path}: not readable ({type(error).__name__})") from error
+    if not isinstance(document, dict):
+        raise AdapterRejected(f"{path}: not a JSON object")
+    return document
+
+
+def classification_head(model: Any) -> torch.nn.Module:
+    """The head of a sequence classifier, with or without PEFT around it; of two the trained one."""
+    # get_base_model() would do, were it not for models that are not PEFT's.
+    inner = model.get_base_model() if hasattr(model, "peft_config") else model
+    head = getattr(inner, "score", None)
+    head = getattr(inner, "classifier", None) if head is None else head
+    if head is None:
+        raise AdapterRejected(f"{type(inner).__name__}: no classification head called score or classifier")
+    trained: torch.nn.Module = head.modules_to_save[model.active_adapter] if hasattr(head, "modules_to_save") else head
+    return trained
+
+
+def set_pad_token(model: Any, adapter_folder: Path) -> None:
+    """Give the base the pad token of training, which pooling looks for, instead of its own."""
+    text_config = model.config.get_text_config()
+    if (adapter_folder / CLASSIFIER).is_file():
+        pad = read_json(adapter_folder / CLASSIFIER).get("pad_token_id")
+        if not isinstance(pad, int) or not 0 <= pad < text_config.vocab_size:
+            raise AdapterRejected(f"{adapter_folder / CLASSIFIER}: impossible pad_token_id {pad!r:.40}")
+        text_config.pad_token_id = pad
+
+
+def portable_name(base_name: str) -> str:
+    """`base_name`; of an absolute path only the last part, as the host's folders mean nothing elsewhere."""
+    for flavour in (PurePosixPath, PureWindowsPath):
+        if flavour(base_name).is_absolute():
+            return flavour(base_name).name
+    return base_name
+
+
+def library_versions() -> dict[str, str]:
+    """Installed versions of the libraries that take part in a forward pass."""
+    return {name: importlib.metadata.version(name) for name in LIBRARIES}
+
+
+@contextlib.contextmanager
+def quiet_libraries() -> Iterator[None]:
+    """Hold back what transformers and PEFT say on every load and nobody can act on."""
+    from transformers.utils import logging
+
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    # The load report names the fresh head as missing, which is meant to be.
+    logging.set_verbosity(40)  # ERROR
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    try:
+        with warnings.catch_warnings():
+            # PEFT 0.21 reads a property that transformers 5.23 renamed.
+            warnings.filterwarnings("ignore", ".*is_gradient_checkpointing", FutureWarning)
+            yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()  # type: ignore[no-untyped-call]
+
+
+def _classifier(model: Any, tokenizer: Any, id2label: Mapping[int, str], max_length: int) -> dict[str, Any]:
+    return {
+        "id2label": {str(k): v for k, v in sorted(id2label.items())},
+        "max_length": max_length,
+        "padding_side": tokenizer.padding_side,
+        "pad_token_id": model.config.get_text_config().pad_token_id,
+        "libraries": library_versions(),
+    }
+
+
+@contextlib.contextmanager
+def _peft_problems_as_errors(folder: Path) -> Iterator[None]:
+    """Turn PEFT's warnings (missing keys, odd shapes) and its many exceptions into AdapterRejected."""
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("error", category=UserWarning)
+            yield
+    except (KeyError, ValueError, RuntimeError, TypeError, AttributeError, UserWarning) as error:
+        first_line = next(iter(str(error).splitlines()), "")[:300]
+        raise AdapterRejected(f"{folder}: PEFT can't load it: {type(error).__name__}: {first_line}") from error
+
+
+def _require_same_tensors(model: PeftModel, header: safetensors_file.Header) -> None:
+    """PEFT is silent about a missing head and modules it has no use for; so every number is compared."""
+    import torch
+
+    held, stored = adapter_tensors(model), safetensors_file.read_arrays(header)
+    missing, unexpected = sorted(held.keys() - stored.keys()), sorted(header.tensors.keys() - held.keys())
+    if missing or unexpected:
+        first = f"missing, first {missing[0]}" if missing else f"unexpected, first {unexpected[0][:200]}"
+        raise AdapterRejected(f"{header.path.name}: {len(missing) or len(unexpected)} tensors {first}")
+    for key, tensor in held.items():
+        # equal_nan: a NaN is static_checks' finding, not a difference
+        if not torch.allclose(tensor.float(), torch.from_numpy(stored[key]).float(), rtol=0, atol=0, equal_nan=True):
+            raise AdapterRejected(f"{header.path.name}: {key} is another in the loaded model than in the file")
+
+
+def _flush(folder: Path) -> None:
+    for path in [*folder.rglob("*"), folder]:
+        _fsync(path)
+
+
+def _fsync(path: Path) -> None:
+    if path.is_dir() and os.name != "posix":
+        return  # Windows can't open a folder
+    descriptor = os.open(path, os.O_RDONLY if os.name == "posix" else os.O_RDWR)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _put_in_place(new: Path, folder: Path) -> None:
+    """Rename `new` to `folder`; what was there before is gone afterwards, and is put back if that fails."""
+    if not folder.exists():
+        new.rename(folder)
+        _fsync(folder.parent)
+        return
+    old = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".old", dir=folder.parent))
+    try:
+        folder.rename(old / folder.name)  # no system replaces a full folder in one step
+        try:
+            new.rename(folder)
+        except BaseException:
+            (old / folder.name).rename(folder)
+            raise
+        _fsync(folder.parent)
+    finally:
+        shutil.rmtree(old, ignore_errors=True)

@@ -1,0 +1,124 @@
+"""Where the files of a run lie: the protocol between the host and the laptop, and the only place that names its paths.
+
+The same layout stands on the host (`<workspace>/launch/runs/<id>`) and, after a pull, at home (`runs/<id>`).
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+from dataclasses import dataclass
+from pathlib import Path
+
+PROTOCOL = 1
+"""Raised when an older `launch` could misread a run directory; newer than known is refused."""
+
+_BASE32 = "abcdefghijklmnopqrstuvwxyz234567"
+RUN_ID = re.compile(r"[a-z0-9][a-z0-9-]{0,47}-[a-z2-7]{8}\Z")
+
+
+def new_run_id(name: str) -> str:
+    """A slug of `name`, a dash, and 8 random base32 characters (40 bits): `reviews-k3x7q2mh`."""
+    slug = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:40].strip("-") or "run"
+    return f"{slug}-{''.join(secrets.choice(_BASE32) for _ in range(8))}"
+
+
+@dataclass(frozen=True)
+class RunDirectory:
+    """Paths of one run; nothing is touched by asking for one."""
+
+    root: Path
+
+    @property
+    def run_id(self) -> str:
+        return self.root.name
+
+    @property
+    def spec(self) -> Path:
+        """What was asked, frozen at submit."""
+        return self.root / "spec.json"
+
+    @property
+    def inputs(self) -> Path:
+        return self.root / "inputs"
+
+    @property
+    def code(self) -> Path:
+        """The `jobs` package as it was on the laptop at submit."""
+        return self.root / "code"
+
+    @property
+    def log(self) -> Path:
+        return self.root / "log.txt"
+
+    @property
+    def events(self) -> Path:
+        return self.root / "events.jsonl"
+
+    @property
+    def heartbeat(self) -> Path:
+        return self.root / "heartbeat"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.root / "checkpoints"
+
+    @property
+    def artifacts(self) -> Path:
+        """Everything that comes home; exactly what the manifest lists."""
+        return self.root / "artifacts"
+
+    @property
+    def adapter(self) -> Path:
+        """PEFT's folder, with the tokenizer: usable without anything of ours."""
+        return self.artifacts / "adapter"
+
+    @property
+    def probes(self) -> Path:
+        """Probe texts and their logits, as trained and portable."""
+        return self.artifacts / "probes"
+
+    @property
+    def training(self) -> Path:
+        """Figures of the training: rows, steps, losses, versions, fingerprint before the first step."""
+        return self.artifacts / "training.json"
+
+    @property
+    def predictions(self) -> Path:
+        """Texts, labels and the logits of every model that was evaluated on the host."""
+        return self.artifacts / "predictions.csv"
+
+    @property
+    def metrics(self) -> Path:
+        return self.artifacts / "metrics.json"
+
+    @property
+    def host_verification(self) -> Path:
+        """The verdict of the fresh process on the host."""
+        return self.artifacts / "verification.json"
+
+    @property
+    def manifest(self) -> Path:
+        return self.root / "manifest.json"
+
+    @property
+    def result(self) -> Path:
+        """Final state; written last.  Its presence is the truth."""
+        return self.root / "result.json"
+
+    # Only at home: what this machine found out by itself, kept apart from what the host said.
+    @property
+    def home_verification(self) -> Path:
+        return self.root / "verification.json"
+
+    @property
+    def home_predictions(self) -> Path:
+        return self.root / "predictions.csv"
+
+    @property
+    def home_metrics(self) -> Path:
+        return self.root / "metrics.json"
+
+    @property
+    def report(self) -> Path:
+        return self.root / "report.html"

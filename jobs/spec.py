@@ -1,0 +1,184 @@
+"""The spec: what a run is asked to do, in Hugging Face's words, from a YAML file with flags over it."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from jobs.errors import SpecError
+
+HEAD_STARTS = ("probe", "random")
+SCHEDULES = ("cosine", "linear", "constant")
+
+
+@dataclass(frozen=True)
+class DataFiles:
+    """CSV files of one split each, or one `file` that is split 80/10/10 by a hash of the text."""
+
+    train: str = ""
+    validation: str = ""
+    test: str = ""
+    file: str = ""
+
+    def named(self) -> dict[str, str]:
+        """The files that were given, by split name (`file` for the unsplit one)."""
+        return {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name)}
+
+
+def _number(default: Any, low: float, high: float, help: str) -> Any:
+    return field(default=default, metadata={"low": low, "high": high, "help": help})
+
+
+def _choice(default: str, choices: tuple[str, ...], help: str) -> Any:
+    return field(default=default, metadata={"choices": choices, "help": help})
+
+
+def _text(default: str, help: str) -> Any:
+    return field(default=default, metadata={"help": help})
+
+
+@dataclass(frozen=True)
+class Spec:
+    """One LoRA classification run.  Defaults stand here and nowhere else."""
+
+    name: str = field(metadata={"help": "first part of the run's id"})
+    model_name_or_path: str = field(metadata={"help": "Hub id, or a folder"})
+    data: DataFiles = field(metadata={"help": "{train, validation, test}, or one file"})
+    model_revision: str = _text("main", "branch, tag or commit of a Hub model")
+    text_column: str = _text("text", "column of the text")
+    label_column: str = _text("label", "column of the label")
+    num_train_epochs: float = _number(3.0, 0.0, 1000, "passes over the training split")
+    learning_rate: float = _number(2e-4, 0.0, 1.0, "peak learning rate of AdamW")
+    weight_decay: float = _number(0.0, 0.0, 1.0, "AdamW's weight decay, LoRA and head")
+    warmup_ratio: float = _number(0.06, 0.0, 1.0, "share of the steps spent warming up")
+    lr_scheduler_type: str = _choice("cosine", SCHEDULES, "after the warm-up")
+    max_grad_norm: float = _number(1.0, 0.0, 1e6, "gradients are clipped to this norm; 0 is off")
+    train_batch_size: int = _number(32, 1, 65536, "rows per optimizer step")
+    tokens_per_batch: int = _number(4096, 16, 10_000_000, "padded tokens per forward pass")
+    max_length: int = _number(256, 4, 131_072, "tokens; longer texts are cut")
+    lora_r: int = _number(16, 1, 4096, "rank")
+    lora_alpha: float = _number(16.0, 0.0, 65536, "LoRA's alpha")
+    lora_dropout: float = _number(0.0, 0.0, 0.99, "dropout in front of LoRA")
+    use_rslora: bool = field(default=True, metadata={"help": "scale by alpha / sqrt(r)"})
+    head_start: str = _choice("probe", HEAD_STARTS, "classification head: linear probe on the frozen base, or random")
+    bf16: str = _choice("auto", ("auto", "yes", "no"), "base in bf16 (auto: on a GPU that has it)")
+    seed: int = _number(42, 0, 2**32 - 1, "of everything random")
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain JSON values; `from_mapping` takes it back unchanged."""
+        return dataclasses.asdict(self)
+
+
+def option_fields() -> list[dataclasses.Field[Any]]:
+    """The spec's keys that a flag can override, in order."""
+    return [f for f in fields(Spec) if f.name != "data"]
+
+
+def load(path: Path, overrides: Mapping[str, Any] | None = None) -> Spec:
+    """The spec in a YAML file, with `overrides` over it.  Raises SpecError with every problem at once."""
+    import yaml
+
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+    except FileNotFoundError as error:
+        raise SpecError(str(path), ["no such file"], hint="launch train SPEC.yaml --host NAME") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise SpecError(str(path), [f"not readable as UTF-8 text: {error}"]) from error
+    try:
+        document = yaml.safe_load(text)
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
+        raise SpecError(str(path), [f"not YAML: {' '.join(str(error).split())}"]) from error
+    if not isinstance(document, Mapping):
+        raise SpecError(str(path), ["a spec is a mapping of keys to values"], hint=f"allowed keys: {_allowed()}")
+    document = {**document, **(overrides or {})}
+    document.setdefault("name", path.stem)
+    return from_mapping(document, origin=str(path))
+
+
+def from_mapping(document: Mapping[Any, Any], *, origin: str = "spec") -> Spec:
+    """A Spec from keys and values.  Raises SpecError with every problem at once and the allowed keys."""
+    problems: list[str] = []
+    values: dict[str, Any] = {}
+    known = {f.name: f for f in fields(Spec)}
+    for key, value in document.items():
+        if key in known:
+            values[key] = _value(known[key], value, problems)
+        else:
+            near = difflib.get_close_matches(str(key), known, n=1)
+            problems.append(f"{key}: unknown key" + (f", did you mean {near[0]}?" if near else ""))
+    for name, known_field in known.items():
+        if name not in document and known_field.default is dataclasses.MISSING:
+            problems.append(f"{name}: missing")
+    if problems:
+        raise SpecError(origin, problems, hint=f"allowed keys: {_allowed()}")
+    return Spec(**values)
+
+
+def _allowed() -> str:
+    return ", ".join(f.name for f in fields(Spec))
+
+
+def _value(known: dataclasses.Field[Any], value: Any, problems: list[str]) -> Any:
+    """`value` as the field's type; adds to `problems` what is wrong with it."""
+    if known.name == "data":
+        return _data(value, problems)
+    kind, limits = known.type, known.metadata
+    if kind == "bool":
+        if not isinstance(value, bool):
+            problems.append(f"{known.name}: true or false, not {value!r}")
+        return value
+    if "choices" in limits:
+        # YAML reads a bare yes/no as a boolean; both spellings mean the same here.
+        value = {True: "yes", False: "no"}.get(value, value) if isinstance(value, bool) else value
+        if value not in limits["choices"]:
+            problems.append(f"{known.name}: one of {', '.join(limits['choices'])}, not {value!r}")
+        return value
+    if kind in ("int", "float"):
+        return _numeric(known, value, problems)
+    if not isinstance(value, str) or not value.strip() or any(ord(c) < 32 for c in value) or len(value) > 4096:
+        problems.append(f"{known.name}: a line of text, not {value!r}")
+    return value
+
+
+def _numeric(known: dataclasses.Field[Any], value: Any, problems: list[str]) -> Any:
+    low, high = known.metadata["low"], known.metadata["high"]
+    if isinstance(value, str):  # YAML 1.1 reads 2e-4 as text
+        try:
+            value = float(value)
+        except ValueError:
+            pass
+    whole = known.type == "int"
+    wrong_type = isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value)
+    if wrong_type or (whole and value != int(value)):
+        problems.append(f"{known.name}: a {'whole ' if whole else ''}number, not {value!r}")
+        return value
+    if not low <= value <= high:
+        problems.append(f"{known.name}: between {low:g} and {high:g}, not {value:g}")
+        return value
+    return int(value) if whole else float(value)
+
+
+def _data(value: Any, problems: list[str]) -> DataFiles:
+    if isinstance(value, str):
+        value = {"file": value}
+    names = [f.name for f in fields(DataFiles)]
+    if not isinstance(value, Mapping) or not value:
+        problems.append("data: one file, or {train, validation, test}")
+        return DataFiles()
+    wrong = [str(key) for key in value if key not in names]
+    if wrong:
+        problems.append(f"data: unknown {', '.join(wrong)}; allowed: {', '.join(names)}")
+    for key, path in value.items():
+        if key in names and (not isinstance(path, str) or "\0" in path):
+            problems.append(f"data.{key}: a path, not {path!r}")
+    files = {key: path for key, path in value.items() if key in names and isinstance(path, str) and path}
+    if "file" in files and len(files) > 1:
+        problems.append("data: either one file or splits, not both")
+    if "file" not in files and not {"train", "validation", "test"} <= files.keys():
+        problems.append("data: train, validation and test are all needed (or one file, split by hash)")
+    return DataFiles(**files)
