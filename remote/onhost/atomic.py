@@ -1,0 +1,34 @@
+"""Small files that are there whole or not at all.
+
+A login's variables and paths need not be UTF-8; `surrogateescape` keeps their bytes as they are.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from typing import Any
+
+
+def write_json(path: str, value: Any) -> None:
+    """Replace `path` by `value` as JSON: temporary file in the same folder, fsync, rename."""
+    descriptor, temporary = tempfile.mkstemp(prefix=".part-", dir=os.path.dirname(path))
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8", errors="surrogateescape") as file:
+            json.dump(value, file, ensure_ascii=False, indent=1)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+
+
+def read_json(path: str) -> Any:
+    """The JSON value in `path`, None where there is no such file.  Raises ValueError on anything else."""
+    try:
+        with open(path, encoding="utf-8", errors="surrogateescape") as file:
+            return json.load(file)
+    except FileNotFoundError:
+        return None

@@ -1,0 +1,155 @@
+"""Runs on a host, seen from the laptop: submit, list, follow, stop, fetch."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Any
+
+from remote.agent import Agent, lost
+from remote.errors import BadReply, RemoteError
+from remote.onhost.frames import BrokenStream, EndedEarly, Reader
+from remote.onhost.states import FINAL
+
+LINE_LIMIT_BYTES = 8 * 1024 * 1024
+STATES = ("queued", "preparing", "running", "verifying", "evaluating", *FINAL, "lost", "gone")
+
+
+@dataclass(frozen=True)
+class State:
+    """One run as its host tells it; ages in seconds by the host's clock."""
+
+    run_id: str
+    state: str
+    reason: str = ""
+    name: str = ""
+    age_s: float = 0.0
+    run_age_s: float = 0.0
+
+    @property
+    def is_over(self) -> bool:
+        return self.state in FINAL or self.state in ("lost", "gone")
+
+
+@dataclass(frozen=True)
+class Started:
+    """How a run was started: `how` is tmux or setsid, `session` its tmux session, `root` its folder there."""
+
+    how: str
+    session: str
+    root: str
+
+
+@dataclass(frozen=True)
+class LogText:
+    """A piece of the log; `offset` in bytes is where the next one begins."""
+
+    text: str
+    offset: int
+
+
+@dataclass(frozen=True)
+class RunEvent:
+    """One event of the run; `offset` as in LogText."""
+
+    fields: dict[str, Any]
+    offset: int
+
+
+def submit(
+    agent: Agent, plan: dict[str, Any], *, links: Sequence[dict[str, str]], documents: dict[str, Any]
+) -> Started:
+    """Claim a run directory and start its supervisor.  `links` are {path, sha256} of objects in the store."""
+    reply = agent.call("submit", {"plan": plan, "links": list(links), "documents": documents})
+    return Started(str(reply.get("how")), str(reply.get("session")), str(reply.get("root")))
+
+
+def states(agent: Agent, run_ids: Sequence[str] | None = None) -> list[State]:
+    """The states of the named runs, or of every run of the workspace."""
+    reply = agent.call("states", {"run_ids": list(run_ids) if run_ids is not None else None})
+    rows = reply.get("runs")
+    if not isinstance(rows, list):
+        raise BadReply(f"{agent.host.name}: the list of runs has the wrong shape")
+    return [_state(row) for row in rows]
+
+
+def stop(agent: Agent, run_id: str) -> State:
+    """End a run; its state afterwards."""
+    return _state(agent.call("stop", {"run_id": run_id}, timeout_s=60).get("run"))
+
+
+def follow(
+    agent: Agent, run_id: str, *, log_offset: int = 0, events_offset: int = 0, once: bool = False
+) -> Iterator[LogText | RunEvent | State]:
+    """What the run says from the offsets on; a State comes last.  Raises Unreachable if the stream breaks before it."""
+    request = {"run_id": run_id, "log_offset": log_offset, "events_offset": events_offset, "once": once}
+    with closing(agent.stream("follow", request)) as chunks:
+        reader = Reader(chunks, line_limit=LINE_LIMIT_BYTES)
+        while True:
+            try:
+                said = json.loads(reader.line())
+            except EndedEarly as error:
+                raise lost(agent.host, error) from error
+            except (BrokenStream, ValueError, RecursionError) as error:
+                raise BadReply(f"{agent.host.name}: the log stream can't be read") from error
+            match said:
+                case {"log": str(text), "offset": int(offset)}:
+                    yield LogText(text, offset)
+                case {"event": str(line), "offset": int(offset)}:
+                    yield RunEvent(_event(line), offset)
+                case {"state": dict(row)}:
+                    yield _state(row)
+                    return
+                case {"alive": _}:
+                    continue
+                case _:
+                    raise BadReply(f"{agent.host.name}: the log stream has the wrong shape")
+
+
+def fetch(agent: Agent, run_id: str, names: Sequence[str], receive: Callable[[str, int, Iterator[bytes]], None]) -> int:
+    """Stream the named files and folders of a run; `receive(path, size, chunks)` takes each, and must read it whole.
+
+    The number of files.  Raises Unreachable when the stream was cut.  `receive` decides where, and whether, a path
+    may be written: nothing is done with it here.
+    """
+    count = 0
+    with closing(agent.stream("send", {"run_id": run_id, "names": list(names)})) as chunks:
+        reader = Reader(chunks)
+        try:
+            while (fields := reader.header()) is not None:
+                receive(fields["path"], fields["size"], reader.content(fields["size"]))
+                count += 1
+        except EndedEarly as error:
+            raise lost(agent.host, error) from error
+        except BrokenStream as error:
+            raise BadReply(f"{agent.host.name}: the files of {run_id} can't be read: {error}") from error
+    return count
+
+
+def _event(line: str) -> dict[str, Any]:
+    try:
+        event = json.loads(line)
+    except (ValueError, RecursionError):
+        return {}
+    return event if isinstance(event, dict) else {}
+
+
+def _state(row: Any) -> State:
+    try:
+        state = State(
+            run_id=str(row["run_id"]),
+            state=str(row["state"]),
+            reason=str(row.get("reason") or ""),
+            name=str(row.get("name") or ""),
+            age_s=float(row.get("age_s") or 0),
+            run_age_s=float(row.get("run_age_s") or 0),
+        )
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+        raise BadReply("the state of a run has the wrong shape") from error
+    if state.state not in STATES:
+        raise RemoteError(
+            f"{state.run_id}: state {state.state!r} is unknown here", hint="pip install --upgrade lora-launch"
+        )
+    return state
