@@ -1,0 +1,122 @@
+"""The commands `launch` and `evaluate`: one group, and the one place where errors end."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from typing import Any
+
+import click
+
+from launcher import __version__
+from launcher.app import App
+from launcher.commands import demo, evaluate, host, logs, ps, pull, stop, train, verify, wait
+from launcher.errors import EXIT_DETACHED, EXIT_USAGE, exit_status
+
+ANSWER = "answer on the command line: --yes (host add: --accept-new)"
+
+
+class InOrder(click.Group):
+    """Lists its commands in the order of use, not of the alphabet."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.commands)
+
+
+@click.group(cls=InOrder, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="launch")
+def launch() -> None:
+    """Rent a GPU, train a LoRA text classifier on it over SSH, bring home only an adapter that is proven to work.
+
+    \b
+    Example: launch host add box "ssh -p 39111 root@connect.example.com"
+             launch train reviews.yaml --host box
+             launch pull && launch verify && launch evaluate
+    """
+
+
+for _module in (demo, host, train, ps, logs, wait, stop, pull, verify, evaluate):
+    launch.add_command(_module.command)
+
+
+def main(argv: list[str] | None = None) -> None:
+    """The `launch` command."""
+    _run(launch, sys.argv[1:] if argv is None else argv)
+
+
+def evaluate_main(argv: list[str] | None = None) -> None:
+    """The `evaluate` command: `launch evaluate` under a name of its own."""
+    _run(evaluate.command, sys.argv[1:] if argv is None else argv)
+
+
+def _run(command: click.Command, argv: list[str]) -> None:
+    for stream in (sys.stdout, sys.stderr):
+        # A terminal of cp936 or a pipe in ASCII shows a question mark instead of ending the program.
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")
+    app = App()
+    try:
+        status = command.main(argv, standalone_mode=False, obj=app)
+    except click.exceptions.Exit as stopped:
+        status = stopped.exit_code
+    except click.Abort as stopped:
+        # The end of the input is nobody there to answer a question, not a Ctrl-C.
+        nobody = isinstance(stopped.__cause__, EOFError) or isinstance(stopped.__context__, EOFError)
+        status = _fail(argv, "usage", "nobody is there to answer", ANSWER) if nobody else _interrupted(argv)
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message(), err=True)
+        status = EXIT_USAGE
+    except click.ClickException as error:
+        status = _usage(argv, error)
+    except KeyboardInterrupt:
+        status = _interrupted(argv)
+    except _known_errors() as error:
+        status = _fail(argv, error.code, error.message, error.hint)
+    except OSError as error:  # a full disk, a folder that may not be written to, a name too long
+        status = _fail(argv, "error", str(error), "")
+    finally:
+        app.close()
+    sys.exit(_last_words(status if isinstance(status, int) else 0))
+
+
+def _last_words(status: int) -> int:
+    """The exit status, once what we said is out: the interpreter's own last flush would end in a traceback."""
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except OSError:  # whoever read our output is gone, as with `| head`, or the disk is full
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return status or 1
+    return status
+
+
+def _known_errors() -> tuple[type[Any], ...]:
+    from jobs.errors import JobError
+    from launcher.errors import LaunchError
+    from remote.errors import RemoteError
+
+    return (JobError, LaunchError, RemoteError)
+
+
+def _usage(argv: list[str], error: click.ClickException) -> int:
+    context = getattr(error, "ctx", None)
+    hint = f"{context.command_path} --help" if context else "launch --help"
+    _fail(argv, "usage", error.format_message(), hint)
+    return EXIT_USAGE
+
+
+def _interrupted(argv: list[str]) -> int:
+    return _fail(argv, "interrupted", "interrupted", "")
+
+
+def _fail(argv: list[str], code: str, message: str, hint: str) -> int:
+    from launcher.output import Output
+
+    with contextlib.suppress(OSError):  # nobody reads it any more; the status still tells
+        Output(as_json="--json" in argv).error(code, message, hint)
+    return EXIT_DETACHED if code == "interrupted" else exit_status(code)
+
+
+if __name__ == "__main__":
+    main()

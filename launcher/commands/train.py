@@ -1,0 +1,49 @@
+"""`launch train`: check, push, start, watch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from launcher.app import App
+from launcher.options import json_option, spec_options
+from launcher.output import Output
+
+
+@click.command("train")
+@click.argument("spec", type=click.Path(path_type=Path))
+@click.option("--host", required=True, help="A saved host, an address, or `local`.")
+@click.option("-d", "--detach", is_flag=True, help="Start it and come back at once.")
+@click.option("--dry-run", is_flag=True, help="Check everything here and print the plan; nothing is sent.")
+@spec_options
+@json_option
+@click.pass_obj
+def command(app: App, /, spec: Path, host: str, detach: bool, dry_run: bool, as_json: bool, **flags: Any) -> None:
+    """Train a LoRA classifier on a host.  Ctrl-C only stops watching: the run needs nobody.
+
+    Example: launch train reviews.yaml --host box --num-train-epochs 2
+    """
+    from jobs.spec import load
+    from launcher import submit
+    from launcher.follow import follow
+
+    output = Output(as_json=as_json)
+    asked = load(spec, {key: value for key, value in flags.items() if value is not None})
+    plan = submit.plan(asked, spec.absolute().parent)
+    if dry_run:
+        output.show(plan.to_json(), lambda console: console.print(submit.in_words(plan, host), soft_wrap=True))
+        return
+    record, started = submit.submit(plan, app.agent(host), host, app.ledger, output.observe)
+    if detach:
+        data = {
+            "run_id": record.run_id,
+            "host": host,
+            "session": started.session,
+            "how": started.how,
+            "root": started.root,
+        }
+        output.show(data, lambda console: console.print(f"{record.run_id}\nlaunch logs {record.run_id} -f"))
+        return
+    follow(app, record, output)

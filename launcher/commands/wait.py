@@ -1,0 +1,28 @@
+"""`launch wait`: come back when a run is over."""
+
+from __future__ import annotations
+
+import click
+
+from launcher.app import App
+from launcher.options import json_option, run_argument
+from launcher.output import Output
+
+
+@click.command("wait")
+@run_argument
+@json_option
+@click.pass_obj
+def command(app: App, run: str | None, as_json: bool) -> None:
+    """Wait until a run is over.
+
+    Exit status 0 if it succeeded, 6 if not.
+
+    Example: launch wait reviews-k3x7q2mh && launch pull reviews-k3x7q2mh
+    """
+    from launcher.follow import conclude
+    from launcher.watch import watch
+
+    record, output = app.ledger.find(run), Output(as_json=as_json)
+    state = watch(record, app.agent(record.host), app.ledger, output.observe_notes)
+    conclude(record, state, output)

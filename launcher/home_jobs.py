@@ -1,0 +1,170 @@
+"""Verifies and evaluates at home, in processes of their own: a broken torch can't take the command line down."""
+
+from __future__ import annotations
+
+import codecs
+import json
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jobs import manifest
+from jobs.run_directory import RunDirectory
+from jobs.submission import Submission
+from jobs.submission import load as load_submission
+from launcher import recipe
+from launcher.errors import LaunchError, NoSuchRun
+from launcher.ledger import Ledger, Record
+from launcher.progress import LogPiece, Note, Observer
+from remote.local_host import LocalHost
+
+
+@dataclass(frozen=True)
+class HomeRun:
+    """A run that lies on this machine, and this machine's own files behind it, each proven by its hash."""
+
+    run: RunDirectory
+    submission: Submission
+    base: Path | None
+    test_file: Path | None
+    hash_split: bool
+
+
+def find(argument: str | None, ledger: Ledger, *, base: Path | None = None) -> HomeRun:
+    """The run directory that `argument` names: a folder, else a run of the ledger that was pulled.
+
+    The base is `base`, else the folder it was submitted from if not a byte of it changed, else the Hub's local cache.
+    """
+    record: Record | None = None
+    folder = Path(argument) if argument is not None else None
+    if folder is not None and RunDirectory(folder).result.is_file():
+        run = RunDirectory(folder.absolute())
+        record = next((known for known in ledger.all() if known.run_id == run.run_id), None)
+    else:
+        record = ledger.find(argument)
+        if not record.pulled_to or not RunDirectory(Path(record.pulled_to)).result.is_file():
+            raise NoSuchRun(f"{record.run_id} is not on this machine", hint=f"launch pull {record.run_id}")
+        run = RunDirectory(Path(record.pulled_to))
+    # The laptop's own memory comes first: what a host says about the base or the data is not evidence.
+    submission = record.submission if record else load_submission(run.spec)
+    sources = record.sources if record else {}
+    test_key = "file" if "file" in submission.inputs else "test"
+    return HomeRun(
+        run=run,
+        submission=submission,
+        base=base or _own_base(submission, sources) or _cached_base(submission),
+        test_file=_unchanged(sources.get(test_key), submission.inputs.get(test_key)),
+        hash_split=test_key == "file",
+    )
+
+
+def verify(home: HomeRun, observer: Observer, *, static: bool = False) -> dict[str, Any]:
+    """The verdict document, also left in the run directory.
+
+    The static checks run here, within a second; the model is loaded and run in a fresh process.
+    """
+    from jobs import atomic, verification
+
+    if home.base is None:
+        observer(Note("the base model is not on this machine: what it takes the base to check is not checked"))
+    elif not static:
+        _require_libraries()
+    verdict = verification.verify(home.run, base_folder=home.base, where="home", static_only=static)
+    document: dict[str, Any] = verdict.to_json()
+    atomic.write_json(home.run.home_verification, document)
+    return document
+
+
+def evaluate(home: HomeRun, observer: Observer, *, data: Path | None = None) -> dict[str, Any]:
+    """Metrics and the paths of what was written; `data` instead of the test split goes to `evaluations/<name>`."""
+    options: list[str] = []
+    file = data.absolute() if data else home.test_file
+    if home.base is not None:
+        options += ["--base", str(home.base)]
+    elif data is None:
+        file = None  # only the rows that came back can be evaluated
+    if file is not None:
+        options += ["--data", str(file)]
+    if data is not None:
+        options += ["--out", str(home.run.root / "evaluations" / data.stem)]
+    elif file is not None and home.hash_split:
+        options += ["--hash-split"]
+    return _job("evaluate", home, options, observer)
+
+
+def _job(verb: str, home: HomeRun, options: Sequence[str], observer: Observer) -> dict[str, Any]:
+    _require_libraries()
+    with tempfile.TemporaryDirectory(prefix="launch-") as folder:
+        reply = Path(folder) / "reply.json"
+        # -P: a file called torch.py in the current folder must not be taken for torch.
+        argv = [sys.executable, "-P", "-m", "jobs", verb, str(home.run.root), *options, "--reply", str(reply)]
+        env = {
+            "PYTHONUNBUFFERED": "1",
+            "PYTHONIOENCODING": "utf-8",
+            "TOKENIZERS_PARALLELISM": "false",
+            "HF_HUB_OFFLINE": "1",
+        }
+        with LocalHost().start(argv, env=env, cwd=str(Path.cwd())) as process:
+            decoder = codecs.getincrementaldecoder("utf-8")("replace")  # a chunk may end within a character
+            for chunk in process.chunks():
+                observer(LogPiece(decoder.decode(chunk)))
+            status = process.wait()
+        try:
+            outcome = json.loads(reply.read_text("utf-8"))
+        except FileNotFoundError:
+            said = process.stderr().decode("utf-8", "replace").strip().splitlines()
+            raise LaunchError(
+                f"{verb} ended with status {status}" + (f": {said[-1]}" if said else ""),
+                hint="the lines above say where",
+            ) from None
+    if not outcome["ok"]:
+        error = outcome["error"]
+        raise LaunchError(error["message"], hint=error["hint"], code=error["code"])
+    data: dict[str, Any] = outcome["data"]
+    return data
+
+
+def _require_libraries() -> None:
+    found = LocalHost().run([sys.executable, "-P", "-c", recipe.fits(recipe.HOME_REQUIREMENTS)])
+    if found.exit_status != 0:
+        raise LaunchError(
+            f"this Python can't verify or evaluate: {found.stderr.decode('utf-8', 'replace').strip()}",
+            hint="pip install 'lora-launch[train]', or: launch verify --static",
+        )
+
+
+def _own_base(submission: Submission, sources: dict[str, str]) -> Path | None:
+    """The folder the base was pushed from, unless a file of it changed since."""
+    folder = sources.get("base")
+    if not folder or not submission.base_files:
+        return None
+    for entry in submission.base_files:
+        if _unchanged(str(Path(folder) / Path(entry.path).name), entry) is None:
+            return None
+    return Path(folder)
+
+
+def _cached_base(submission: Submission) -> Path | None:
+    """A Hub model's snapshot in this machine's cache, where it is there already."""
+    if submission.base_files:
+        return None
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+
+    try:
+        spec = submission.spec
+        return Path(snapshot_download(spec.model_name_or_path, revision=spec.model_revision, local_files_only=True))
+    except (LocalEntryNotFoundError, HFValidationError, OSError):
+        return None
+
+
+def _unchanged(path: str | None, entry: manifest.Entry | None) -> Path | None:
+    if path is None or entry is None:
+        return None
+    file = Path(path)
+    if not file.is_file() or file.stat().st_size != entry.size_bytes or manifest.sha256_of(file) != entry.sha256:
+        return None
+    return file

@@ -1,0 +1,37 @@
+"""What long operations tell while they go on: frozen events, for whoever watches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Note:
+    """Something a person may want to know, in a sentence."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class LogPiece:
+    """A piece of a run's log, untrusted, not necessarily whole lines."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class RunNews:
+    """A typed event of a run: `kind` is state, step, eval, warning, ...; the fields are untrusted."""
+
+    kind: str
+    fields: dict[str, Any]
+
+
+Progress = Note | LogPiece | RunNews
+Observer = Callable[[Progress], None]
+
+
+def ignore(progress: Progress) -> None:
+    """The observer that does not look."""

@@ -1,0 +1,216 @@
+"""Submits a run: check here, plan, push, start."""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from jobs import manifest
+from jobs.errors import DataError
+from jobs.run_directory import RunDirectory, new_run_id
+from jobs.spec import Spec
+from jobs.submission import Submission
+from launcher import recipe
+from launcher.errors import LaunchError
+from launcher.ledger import Ledger, Record
+from launcher.progress import Note, Observer
+from remote import runs, store
+from remote.agent import Agent
+from remote.errors import RemoteError, TimedOut, Unreachable
+
+# What a Hugging Face folder needs to be loaded; anything else in it stays at home.
+BASE_SUFFIXES = (".json", ".safetensors", ".txt", ".model", ".jinja")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A run that could be submitted: what it is, and every file that goes with it."""
+
+    submission: Submission
+    files: tuple[tuple[str, store.LocalFile], ...]
+    sources: dict[str, str]
+    rows: dict[str, int]
+
+    @property
+    def size_bytes(self) -> int:
+        return sum(file.size_bytes for _, file in self.files)
+
+    def to_json(self) -> dict[str, Any]:
+        """The plan for `--dry-run`."""
+        return {
+            "run_id": self.submission.run_id,
+            "spec": self.submission.spec.to_json(),
+            "rows": self.rows,
+            "base": "pushed from this machine" if self.submission.base_is_pushed else "fetched on the host",
+            "files": [
+                {"path": path, "size_bytes": file.size_bytes, "sha256": file.sha256} for path, file in self.files
+            ],
+            "size_bytes": self.size_bytes,
+        }
+
+
+def in_words(plan: Plan, host_name: str) -> str:
+    """The plan for a person."""
+    rows = ", ".join(f"{name} {count} rows" for name, count in plan.rows.items())
+    spec = plan.submission.spec
+    base = "pushed from this machine" if plan.submission.base_is_pushed else f"fetched on {host_name}"
+    steps = (
+        f"{spec.num_train_epochs:g} epochs, {spec.train_batch_size} rows a step, learning rate {spec.learning_rate:g}"
+    )
+    return (
+        f"would train {spec.name} on {host_name}\n"
+        f"  data  {rows}\n"
+        f"  base  {spec.model_name_or_path}, {base}\n"
+        f"  LoRA  rank {spec.lora_r}, {steps}\n"
+        f"  push  at most {len(plan.files)} files, {plan.size_bytes / 1e6:.1f} MB\n"
+        "nothing was sent (--dry-run)"
+    )
+
+
+def plan(spec: Spec, folder: Path) -> Plan:
+    """Check and hash what the spec names; `folder` is what its paths are relative to.
+
+    Raises DataError for data that can't be trained on, before anything is sent or paid for.
+    """
+    inputs = {name: _below(folder, path) for name, path in spec.data.named().items()}
+    rows = {name: _checked_rows(path, spec) for name, path in inputs.items()}
+    files = [(f"inputs/{name}.csv", path) for name, path in inputs.items()]
+    base = _base_folder(spec, folder)
+    files += [(f"inputs/base/{path.name}", path) for path in _base_files(base)]
+    files += list(_code_files())
+    hashed = tuple((path, _hashed(source)) for path, source in files)
+    entries = {path: manifest.Entry(path, file.size_bytes, file.sha256) for path, file in hashed}
+    code = sorted(entry.sha256 for path, entry in entries.items() if path.startswith("code/"))
+    submission = Submission(
+        run_id=new_run_id(spec.name),
+        spec=spec,
+        inputs={name: entries[f"inputs/{name}.csv"] for name in inputs},
+        base_files=tuple(entry for path, entry in entries.items() if path.startswith("inputs/base/")),
+        code_sha256=hashlib.sha256("".join(code).encode()).hexdigest(),
+    )
+    sources = {name: str(path.resolve()) for name, path in inputs.items()}
+    sources |= {"base": str(base.resolve())} if base else {}
+    return Plan(submission, hashed, sources, rows)
+
+
+def submit(plan: Plan, agent: Agent, host_name: str, ledger: Ledger, observer: Observer) -> tuple[Record, runs.Started]:
+    """Push what the host lacks and start the run there; from here on it needs nobody."""
+    observer(Note(f"pushing to {host_name}: {len(plan.files)} files, {plan.size_bytes / 1e6:.1f} MB"))
+    sent = store.push(agent, [file for _, file in plan.files])
+    observer(Note(f"sent {sent.files} files, {sent.size_bytes / 1e6:.1f} MB; {sent.already_there} were there already"))
+    submission = plan.submission
+    record = Record(
+        run_id=submission.run_id,
+        name=submission.spec.name,
+        host=host_name,
+        submitted_at=time.time(),
+        submission=submission,
+        sources=plan.sources,
+    )
+    # Remembered first: if the connection breaks now, the run may have started, and must not be forgotten.
+    ledger.add(record)
+    try:
+        started = runs.submit(
+            agent,
+            _supervision(submission, agent),
+            links=[{"path": path, "sha256": file.sha256} for path, file in plan.files],
+            documents={RunDirectory(Path()).spec.name: submission.to_json()},
+        )
+    except (Unreachable, TimedOut):
+        raise
+    except RemoteError:
+        ledger.forget(record.run_id)  # refused: there is no such run
+        raise
+    where = f"tmux session {started.session}" if started.how == "tmux" else "a detached process (no tmux on the host)"
+    observer(Note(f"run {submission.run_id} started on {host_name} in {where}"))
+    return record, started
+
+
+def _supervision(submission: Submission, agent: Agent) -> dict[str, Any]:
+    """The supervisor's plan: file names, phases and environment, as plain data."""
+    layout, workspace = RunDirectory(Path()), agent.workspace
+    root = f"{workspace}/runs/{submission.run_id}"
+    job = ["{python}", "-P", "-m", "jobs"]
+    return {
+        "run_id": submission.run_id,
+        "name": submission.spec.name,
+        "files": {key: getattr(layout, key).name for key in ("log", "events", "heartbeat", "result")},
+        # On this machine the Python that runs us is worth a look before one is built.
+        "environment": recipe.recipe() | {"candidates": [sys.executable] if agent.host.is_local else []},
+        "env": {
+            "PYTHONPATH": f"{root}/{layout.code.name}",
+            "PYTHONNOUSERSITE": "1",
+            "PYTHONUNBUFFERED": "1",
+            "PYTHONDONTWRITEBYTECODE": "1",
+            "PYTHONIOENCODING": "utf-8",
+            "TOKENIZERS_PARALLELISM": "false",
+            "HF_HUB_DISABLE_TELEMETRY": "1",
+            "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+        },
+        "phases": [
+            {
+                "state": "preparing",
+                "argv": ["{onhost_python}", "-I", "{onhost}", "prepare", workspace, submission.run_id],
+            },
+            {"state": "running", "argv": [*job, "train", "."]},
+            {"state": "verifying", "argv": [*job, "finish", "."]},
+        ],
+    }
+
+
+def _below(folder: Path, path: str) -> Path:
+    """A path of the spec: relative to the spec's folder, absolute, or below a home (`~`)."""
+    try:
+        return folder / Path(path).expanduser()
+    except RuntimeError as error:
+        raise LaunchError(f"{path}: {error}", hint="paths in a spec are relative to the spec's folder") from error
+
+
+def _checked_rows(path: Path, spec: Spec) -> int:
+    from jobs import data
+
+    if not path.is_file():
+        raise DataError(f"{path}: no such file", hint="paths in a spec are relative to the spec's folder")
+    return len(data.read_rows(path, spec.text_column, spec.label_column).texts)
+
+
+def _base_folder(spec: Spec, folder: Path) -> Path | None:
+    """The base model's folder on this machine, None for a Hub id."""
+    path = _below(folder, spec.model_name_or_path)
+    if path.is_dir():
+        if not (path / "config.json").is_file():
+            raise LaunchError(f"{path} is not a model: it has no config.json", hint="save_pretrained writes one")
+        return path
+    looks_local = spec.model_name_or_path.startswith((".", "/", "~", "\\")) or spec.model_name_or_path.count("/") > 1
+    if looks_local:
+        raise LaunchError(
+            f"{path}: no such model folder", hint="model_name_or_path is a folder or a Hub id (owner/name)"
+        )
+    return None
+
+
+def _base_files(base: Path | None) -> list[Path]:
+    if base is None:
+        return []
+    found = sorted(path for path in base.iterdir() if path.is_file() and path.suffix in BASE_SUFFIXES)
+    if not any(path.suffix == ".safetensors" for path in found):
+        raise LaunchError(f"{base} has no .safetensors weights; others are never loaded (they can hold code)")
+    return found
+
+
+def _code_files() -> Iterator[tuple[str, Path]]:
+    """The `jobs` package as it stands here, so that the host runs exactly this version."""
+    with resources.as_file(resources.files("jobs")) as package:
+        for path in sorted(package.glob("*.py")):
+            yield f"code/jobs/{path.name}", path
+
+
+def _hashed(path: Path) -> store.LocalFile:
+    # Always hashed anew: these are the files the whole run rests on.
+    return store.LocalFile(path, manifest.sha256_of(path), path.stat().st_size)
