@@ -1,0 +1,187 @@
+"""The real command line through real servers: submit, lose the laptop, follow, pull, verify, evaluate."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from remote.embedded import EmbeddedHost
+from tests.conftest import Cli
+from tests.servers import OpenSshServer
+from tests.toy import BASE, write_task
+
+# Nothing of ours may be needed to use what came home: this runs where `jobs` can't be imported.
+PLAIN = """
+import json, sys, torch
+sys.modules["jobs"] = None
+from peft import PeftModel
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+base, adapter, texts = sys.argv[1], sys.argv[2], json.loads(sys.argv[3])
+tokenizer = AutoTokenizer.from_pretrained(adapter)
+model = AutoModelForSequenceClassification.from_pretrained(base, num_labels=2, dtype=torch.float32)
+model = PeftModel.from_pretrained(model, adapter).eval()
+with torch.inference_mode():
+    batch = tokenizer(texts, padding=True, truncation=True, max_length=64, return_tensors="pt")
+    print(json.dumps(model(**batch).logits.tolist()))
+"""
+
+
+def save_host(cli: Cli, server: OpenSshServer | EmbeddedHost, workspace: Path) -> None:
+    met = cli("host", "add", "box", server.login_line, "--workspace", str(workspace),
+              "--known-hosts", str(cli.home / "known_hosts"), "--accept-new", "--json")  # fmt: skip
+    assert met.status == 0, met
+    assert met.data["workspace"] == f"{workspace}/launch"
+
+
+@pytest.mark.ssh
+def test_the_whole_way_over_openssh_with_the_laptop_killed(cli: Cli, sshd: OpenSshServer, tmp_path: Path) -> None:
+    spec = write_task(cli.home / "task")
+    save_host(cli, sshd, tmp_path / "workspace")
+    # The laptop dies while it watches; the run must not notice.
+    with cli.start("train", str(spec), "--host", "box", stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as watching:
+        assert watching.stderr is not None
+        assert any("launch: running" in line for line in watching.stderr)
+        watching.send_signal(signal.SIGKILL)
+
+    [row] = cli("ps", "--json").data["runs"]
+    assert row["state"] in ("running", "verifying", "evaluating", "succeeded")
+    followed = cli("logs", "-f")
+    assert followed.status == 0, followed
+    assert "data: train 200, validation 80, test 80 rows" in followed.stdout
+    assert "reproduced on host" in followed.stdout
+    assert "succeeded" in followed.stdout
+    waited = cli("wait", "--json")
+    assert (waited.status, waited.data["state"]) == (0, "succeeded")
+    [there] = cli("ps", "--host", "box", "--json").data["runs"]
+    assert (there["run_id"], there["state"]) == (row["run_id"], "succeeded")
+
+    pulled = cli("pull", "--json")
+    assert pulled.status == 0, pulled
+    folder = Path(pulled.data["folder"])
+    assert folder == cli.home / "runs" / row["run_id"]
+    assert cli("pull", "--json").data["already_here"] is True
+
+    verified = cli("verify", "--json")
+    assert verified.status == 0, verified
+    assert (verified.data["ok"], verified.data["level"]) == (True, "reproduced here")
+
+    evaluated = cli("evaluate", "--json")
+    assert evaluated.status == 0, evaluated
+    metrics = evaluated.data["metrics"]
+    assert metrics["source"] == "inferred here"
+    assert {model["key"] for model in metrics["models"]} == {"majority", "frozen_head", "tfidf", "lora"}
+    [lora] = [model["metrics"] for model in metrics["models"] if model["key"] == "lora"]
+    assert lora["accuracy"] > 0.8
+    assert "verified" in (folder / "report.html").read_text("utf-8")
+
+    # Ours alone are the numbers of plain transformers and peft, too.
+    with (folder / "predictions.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))[:16]
+    texts = json.dumps([row["text"] for row in rows])
+    done = subprocess.run(
+        [sys.executable, "-c", PLAIN, str(BASE), str(folder / "artifacts" / "adapter"), texts],
+        cwd=tmp_path, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    for plain, row in zip(json.loads(done.stdout.splitlines()[-1]), rows, strict=True):
+        assert plain == pytest.approx([float(row["logit_lora_negative"]), float(row["logit_lora_positive"])], abs=1e-4)
+
+    # A byte that changes at home is noticed, by name, and a second pull heals it.
+    weights = folder / "artifacts" / "adapter" / "adapter_model.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-5] ^= 1
+    weights.write_bytes(content)
+    broken = cli("verify", "--static", "--json")
+    assert (broken.status, broken.error["code"]) == (7, "verification_failed")
+    assert "adapter_model.safetensors" in broken.error["message"]
+    assert cli("pull", "--json").data["already_here"] is False
+    assert cli("verify", "--static", "--json").status in (0, 7)
+    assert (folder / "report.html").is_file()  # what was made at home stays
+
+
+@pytest.mark.ssh
+def test_detached_then_stopped(cli: Cli, sshd: OpenSshServer, tmp_path: Path) -> None:
+    spec = write_task(cli.home / "task", num_train_epochs=500)
+    save_host(cli, sshd, tmp_path / "workspace")
+    started = cli("train", str(spec), "--host", "box", "-d", "--json")
+    assert started.status == 0, started
+    run_id = started.data["run_id"]
+    unfinished = cli("pull", run_id, "--json")
+    assert (unfinished.status, unfinished.error["code"]) == (8, "run_not_finished")
+    stopped = cli("stop", run_id, "--json")
+    assert stopped.data["state"] == "stopped"
+    waited = cli("wait", run_id, "--json")
+    assert (waited.status, waited.error["code"]) == (6, "run_failed")
+    pulled = cli("pull", run_id, "--json")
+    assert pulled.data["state"] == "stopped"
+    assert not (Path(pulled.data["folder"]) / "artifacts").exists()
+    left = subprocess.run(["pgrep", "-f", f"runs/{run_id}"], capture_output=True, text=True, check=False).stdout.split()
+    assert left == []
+
+
+def test_ctrl_c_detaches_and_the_run_goes_on(cli: Cli, embedded: EmbeddedHost, tmp_path: Path) -> None:
+    spec = write_task(cli.home / "task", num_train_epochs=500)
+    save_host(cli, embedded, tmp_path / "workspace")
+    # What the log says goes to stdout, what `launch` says about it to stderr.
+    with cli.start("train", str(spec), "--host", "box", stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as watching:
+        assert watching.stderr is not None
+        assert any("launch: preparing" in line for line in watching.stderr)
+        watching.send_signal(signal.SIGINT)
+        said = watching.stderr.read()
+    assert watching.returncode == 130
+    assert "the run goes on: launch logs toy-" in said
+    [row] = cli("ps", "--json").data["runs"]
+    assert row["state"] in ("preparing", "running")
+    assert cli("stop", row["run_id"], "--json").data["state"] == "stopped"
+
+
+def test_the_same_run_without_ssh(cli: Cli, tmp_path: Path) -> None:
+    spec = write_task(cli.home / "task", name="local-toy", train=120, held_out=40)
+    trained = cli("train", str(spec), "--host", "local", "--json")
+    assert trained.status == 0, trained
+    assert cli("pull", "local-toy", "--json").data["state"] == "succeeded"
+    folder = Path(cli("pull", "local-toy", "--json").data["folder"])
+    elsewhere = tmp_path / "elsewhere"
+    folder.rename(elsewhere)
+    # A folder is as good as a run's name, and without the base every figure comes from the pulled logits.
+    (cli.home / "base-gone").mkdir()
+    foreign = Cli(cli.home / "base-gone")
+    evaluated = foreign("evaluate", str(elsewhere), "--json")
+    assert evaluated.status == 0, evaluated
+    assert evaluated.data["metrics"]["source"] == "recomputed from pulled logits"
+    assert foreign("verify", str(elsewhere), "--json").data["level"] == "reproduced on host"
+    here = foreign("verify", str(elsewhere), "--base", str(BASE), "--json")
+    assert here.data["level"] == "reproduced here"
+
+
+def test_two_hosts_files_are_the_protocols(cli: Cli) -> None:
+    """The names that the host's side knows by itself are the ones the laptop's side uses."""
+    from jobs.run_directory import RunDirectory
+    from remote.onhost import run as onhost_run
+
+    root = Path("/w/runs/a-aaaaaaaa")
+    assert onhost_run.Run("/w", "a-aaaaaaaa").root == str(RunDirectory(root).root)
+    from jobs import run_directory
+
+    assert onhost_run.RUN_ID.pattern == run_directory.RUN_ID.pattern
+    assert onhost_run.PROTOCOL == run_directory.PROTOCOL
+
+
+@pytest.mark.slow
+def test_the_demo_is_as_good_as_promised(cli: Cli) -> None:
+    started = time.monotonic()
+    done = cli("demo", "--json", env={"OMP_NUM_THREADS": str(os.cpu_count())})
+    assert done.status == 0, done
+    figures = {model["key"]: model["metrics"] for model in done.data["metrics"]["models"]}
+    assert figures["lora"]["accuracy"] >= 0.82
+    assert figures["lora"]["auc_roc"] >= 0.90
+    assert figures["lora"]["accuracy"] > figures["majority"]["accuracy"]
+    assert Path(done.data["report"]).is_file()
+    assert time.monotonic() - started < 360

@@ -1,0 +1,91 @@
+"""The spec: defaults, flags over it, and every problem at once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from jobs.errors import SpecError
+from jobs.spec import Spec, from_mapping, load, option_fields
+
+SMALLEST = {"name": "a", "model_name_or_path": "m", "data": {"train": "1", "validation": "2", "test": "3"}}
+
+
+def write(folder: Path, text: str) -> Path:
+    path = folder / "reviews.yaml"
+    path.write_bytes(text.encode("utf-8"))
+    return path
+
+
+def test_the_smallest_spec_and_its_defaults(tmp_path: Path) -> None:
+    spec = load(write(tmp_path, "model_name_or_path: Qwen/Qwen2.5-1.5B\ndata: all.csv\n"))
+    assert spec.name == "reviews"  # from the file
+    assert spec.data.named() == {"file": "all.csv"}
+    assert (spec.lora_r, spec.max_length, spec.learning_rate) == (16, 256, 2e-4)
+
+
+def test_numbers_that_yaml_reads_as_text_and_flags_over_them(tmp_path: Path) -> None:
+    path = write(tmp_path, "model_name_or_path: m\ndata: a.csv\nlearning_rate: 2e-4\nbf16: no\n")
+    assert load(path).learning_rate == 2e-4
+    assert load(path).bf16 == "no"
+    assert load(path, {"learning_rate": "1e-3", "seed": "7"}) == load(path, {"learning_rate": 1e-3, "seed": 7})
+
+
+def test_every_problem_is_reported_at_once_with_the_allowed_keys(tmp_path: Path) -> None:
+    text = "data: {train: a}\nlearn_rate: 1\nlora_r: 0\nseed: 1.5\n"
+    text += "use_rslora: maybe\nlr_scheduler_type: sine\nlora_alpha: .nan\n"
+    with pytest.raises(SpecError) as caught:
+        load(write(tmp_path, text))
+    found = "\n".join(caught.value.problems)
+    for word in (
+        "model_name_or_path: missing",
+        "learn_rate: unknown key, did you mean learning_rate?",
+        "lora_r: between",
+        "seed: a whole number",
+        "use_rslora: true or false",
+        "lr_scheduler_type: one of",
+        "lora_alpha: a number",
+        "data: train, validation and test",
+    ):
+        assert word in found
+    assert len(caught.value.problems) == 8
+    assert "model_revision" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    "text", ["", "- a list", "a: b: c", "!!python/object/apply:os.system [ls]", "a: &a [*a]", "\x00", "x: {y: " * 3000]
+)
+def test_what_is_no_spec_is_an_error(tmp_path: Path, text: str) -> None:
+    with pytest.raises(SpecError):
+        load(write(tmp_path, text))
+
+
+def test_a_missing_file_and_bytes_that_are_not_text(tmp_path: Path) -> None:
+    with pytest.raises(SpecError, match="no such file"):
+        load(tmp_path / "none.yaml")
+    (tmp_path / "gbk.yaml").write_bytes("name: 评论".encode("gbk"))
+    with pytest.raises(SpecError, match="UTF-8"):
+        load(tmp_path / "gbk.yaml")
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from([f.name for f in option_fields()] + ["x"]),
+        st.none() | st.text() | st.floats() | st.lists(st.integers()),
+    )
+)
+def test_any_values_give_a_spec_or_a_spec_error(values: dict[str, object]) -> None:
+    try:
+        spec = from_mapping({**SMALLEST, **values})
+    except SpecError as error:
+        assert error.problems
+        return
+    assert from_mapping(spec.to_json()) == spec
+
+
+def test_a_spec_survives_its_json() -> None:
+    spec = Spec(**{**SMALLEST, "data": from_mapping(SMALLEST).data, "lora_dropout": 0.1})
+    assert from_mapping(spec.to_json()) == spec
