@@ -148,7 +148,7 @@ def _tokenizer(adapter_folder: Path, stored: Probes) -> Check:
     try:
         tokenizer = adapter.load_tokenizer(adapter_folder)
         ids = models.encode(tokenizer, stored.texts, stored.max_length)
-    except Exception as error:
+    except Exception as error:  # the files are the host's, and fail in every way there is
         return _check("tokenizer", "fail", f"{type(error).__name__}: {' '.join(str(error).split())[:200]}")
     different = sum(a != b for a, b in zip(ids, stored.token_ids, strict=True))
     if different:

@@ -20,7 +20,7 @@ from importlib import resources
 from typing import Any
 
 from remote.errors import BadReply, NotFound, RemoteError, TimedOut, Unreachable
-from remote.host import Host, Process
+from remote.host import Host, Process, time_limit
 from remote.onhost.frames import BrokenStream, EndedEarly, Reader
 
 # Parsed, hostile JSON takes some twenty times its size in memory; a state of a run takes a few hundred bytes.
@@ -103,22 +103,13 @@ class Agent:
         nonce = secrets.token_hex(8)
         with self._start(verb, nonce, request, payload) as process:
             expired = threading.Event()
-
-            def expire() -> None:
-                expired.set()
-                process.close()
-
-            timer = threading.Timer(timeout_s, expire)
-            timer.daemon = True
-            timer.start()
             try:
-                kind, reply = self._opening(verb, nonce, process)
+                with time_limit(process, timeout_s, expired):
+                    kind, reply = self._opening(verb, nonce, process)
             except (BadReply, Unreachable) as error:
                 if expired.is_set():
                     raise TimedOut(f"{self.host.name}: no answer to {verb} within {timeout_s:g} s") from error
                 raise
-            finally:
-                timer.cancel()
         if kind != "reply":
             raise BadReply(f"{self.host.name}: {verb} answered with {kind!r}")
         return reply

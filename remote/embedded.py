@@ -112,7 +112,7 @@ class EmbeddedHost:
     def _live(self, ready: Future[None]) -> None:
         try:
             asyncio.run(self._serve(ready))
-        except BaseException as error:
+        except BaseException as error:  # whatever kept it from starting is for `start`, which waits, to raise
             if ready.done():
                 raise
             ready.set_exception(error)

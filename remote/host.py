@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
@@ -60,6 +61,23 @@ class Process(ABC):
         self.close()
 
 
+@contextmanager
+def time_limit(process: Process, seconds: float, expired: threading.Event) -> Iterator[None]:
+    """Close `process` if the block takes longer than `seconds`, and say so in `expired`."""
+
+    def expire() -> None:
+        expired.set()
+        process.close()
+
+    timer = threading.Timer(seconds, expire)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
 class Host(ABC):
     """A machine that runs commands.  Unreachable is an exception, a failed command a value."""
 
@@ -94,23 +112,14 @@ class Host(ABC):
         """Run a command to its end.  Raises Unreachable, TimedOut, or BadReply past the limit of its output."""
         with self.start(argv, stdin=[stdin] if stdin else (), env=env, cwd=cwd) as process:
             expired = threading.Event()
-
-            def expire() -> None:
-                expired.set()
-                process.close()
-
-            timer = threading.Timer(timeout_s, expire)
-            timer.daemon = True
-            timer.start()
             try:
-                stdout = self._all(process.chunks(), argv, stdout_limit_bytes)
-                status = process.wait()
-            except Exception as error:
+                with time_limit(process, timeout_s, expired):
+                    stdout = self._all(process.chunks(), argv, stdout_limit_bytes)
+                    status = process.wait()
+            except Exception as error:  # closing it in mid-read can surface as anything; only the clock tells why
                 if expired.is_set():
                     raise self._timed_out(argv, timeout_s) from error
                 raise
-            finally:
-                timer.cancel()
             if expired.is_set():
                 raise self._timed_out(argv, timeout_s)
             return Completed(tuple(argv), status, stdout, process.stderr())
