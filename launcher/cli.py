@@ -11,7 +11,22 @@ import click
 
 from launcher import __version__
 from launcher.app import App
-from launcher.commands import demo, evaluate, host, logs, ps, pull, stop, train, verify, wait
+from launcher.commands import (
+    demo,
+    doctor,
+    evaluate,
+    exec,
+    host,
+    logs,
+    ps,
+    pull,
+    shell,
+    stop,
+    train,
+    tunnel,
+    verify,
+    wait,
+)
 from launcher.errors import EXIT_DETACHED, EXIT_USAGE, exit_status
 
 ANSWER = "answer on the command line: --yes (host add: --accept-new)"
@@ -26,7 +41,9 @@ class InOrder(click.Group):
 
 @click.group(cls=InOrder, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="launch")
-def launch() -> None:
+@click.option("--password-stdin", is_flag=True, help="Read the host's password from the first line of stdin.")
+@click.pass_obj
+def launch(app: App, password_stdin: bool) -> None:
     """Rent a GPU, train a LoRA text classifier on it over SSH, bring home only an adapter that is proven to work.
 
     \b
@@ -34,9 +51,13 @@ def launch() -> None:
              launch train reviews.yaml --host box
              launch pull && launch verify && launch evaluate
     """
+    if password_stdin:
+        app.password = sys.stdin.readline().rstrip("\r\n") or None
 
 
-for _module in (demo, host, train, ps, logs, wait, stop, pull, verify, evaluate):
+for _module in (
+    demo, host, train, ps, logs, wait, stop, pull, verify, evaluate, exec, shell, tunnel, doctor,
+):  # fmt: skip
     launch.add_command(_module.command)
 
 
@@ -114,7 +135,9 @@ def _fail(argv: list[str], code: str, message: str, hint: str) -> int:
     from launcher.output import Output
 
     with contextlib.suppress(OSError):  # nobody reads it any more; the status still tells
-        Output(as_json="--json" in argv).error(code, message, hint)
+        # What follows "--" belongs to a host's command.
+        ours = argv[: argv.index("--")] if "--" in argv else argv
+        Output(as_json="--json" in ours).error(code, message, hint)
     return EXIT_DETACHED if code == "interrupted" else exit_status(code)
 
 

@@ -43,6 +43,8 @@ class NotFinished(LaunchError):
 
 
 EXIT_USAGE = 2
+EXIT_OWN_FAILURE = 255
+"""Of `exec` and `shell`, where every other status is the host's."""
 EXIT_DETACHED = 130
 _EXIT = {
     "usage": EXIT_USAGE,
@@ -51,11 +53,13 @@ _EXIT = {
     "authentication_failed": 3,
     "host_key_unknown": 3,
     "host_key_changed": 3,
+    "other_machine": 3,
     "run_not_found": 4,
     "host_not_found": 4,
     "not_found": 4,
     "unreachable": 5,
     "timed_out": 5,
+    "exec_refused": 5,
     "run_failed": 6,
     "verification_failed": 7,
     "adapter_rejected": 7,

@@ -7,11 +7,17 @@ import math
 import click
 
 from launcher.app import App
-from launcher.errors import EXIT_DETACHED, RunFailed
+from launcher.errors import EXIT_DETACHED, LaunchError, RunFailed
 from launcher.ledger import Record
+from launcher.log_text import log_text
 from launcher.output import Output
 from launcher.watch import watch
+from remote import failure
+from remote.errors import RemoteError
 from remote.runs import State
+
+# The end of a log is where a failure is told; further up stands what was survived.
+TAIL_LINES = 40
 
 
 def follow(app: App, record: Record, output: Output, *, once: bool = False) -> None:
@@ -23,16 +29,27 @@ def follow(app: App, record: Record, output: Output, *, once: bool = False) -> N
         click.echo(f"\ndetached; the run goes on: launch logs {record.run_id} -f", err=True)
         raise click.exceptions.Exit(EXIT_DETACHED) from None
     if not once:
-        conclude(record, state, output)
+        conclude(app, record, state, output)
 
 
-def conclude(record: Record, state: State, output: Output) -> None:
-    """Show how a run ended.  Raises RunFailed unless it succeeded."""
+def conclude(app: App, record: Record, state: State, output: Output) -> None:
+    """Show how a run ended.  Raises RunFailed unless it succeeded, with what its log's end means, if that is known."""
     if state.state != "succeeded":
-        raise RunFailed(
-            f"{record.run_id} {state.state}" + (f": {state.reason}" if state.reason else ""),
-            hint=f"launch logs {record.run_id} -n 50",
-        )
+        said = f"{record.run_id} {state.state}" + (f": {state.reason}" if state.reason else "")
+        hint = f"launch logs {record.run_id} -n 50"
+        if state.state != "stopped" and (row := _explained(app, record, state)):
+            said += f"\nThat means: {row.meaning}"
+            hint = f"{row.next_command(host=record.host, run=record.run_id)} ({hint} shows more)"
+        raise RunFailed(said, hint=hint)
     seconds = round(state.run_age_s, 1) if math.isfinite(state.run_age_s) else None  # infinity is not JSON
     data = {"run_id": record.run_id, "host": record.host, "state": state.state, "seconds": seconds}
     output.show(data, lambda console: console.print(f"{record.run_id} succeeded\nlaunch pull {record.run_id}"))
+
+
+def _explained(app: App, record: Record, state: State) -> failure.Failure | None:
+    """The log's end tells more than a status does."""
+    try:
+        tail = log_text(app, record, TAIL_LINES)
+    except (RemoteError, LaunchError):
+        tail = ""
+    return failure.while_running(tail) or failure.while_running(state.reason)

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import re
 import tomllib
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from jobs import atomic
 from launcher.errors import LaunchError, NoSuchHost
-
-if TYPE_CHECKING:
-    from remote.host import Host
+from remote.identity import Identity
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")
 LOCAL = "local"
@@ -20,50 +18,88 @@ LOCAL = "local"
 
 @dataclass(frozen=True)
 class SavedHost:
-    """One host: `login` is a login line or an address, `workspace` and `known_hosts` override the defaults."""
+    """One host.
+
+    `login` is a login line, an address, or an alias of ~/.ssh/config; the other texts override what is found by itself,
+    and `identity` is which machine it was when it was added.
+    """
 
     name: str
     login: str
     workspace: str = ""
     known_hosts: str = ""
+    profile: str = ""
+    identity_file: str = ""
+    identity: Identity = Identity()
+
+    @property
+    def known_hosts_file(self) -> Path | None:
+        """Where its host key stands; None for the usual files."""
+        return Path(self.known_hosts).expanduser() if self.known_hosts else None
+
+    def to_json(self) -> dict[str, Any]:
+        """As it stands in the file."""
+        texts = {key: getattr(self, key) for key in ("name", *TEXTS)}
+        return {**texts, "identity": {field.name: getattr(self.identity, field.name) for field in fields(Identity)}}
+
+
+TEXTS = ("login", "workspace", "known_hosts", "profile", "identity_file")
 
 
 class HostBook:
     """The saved hosts of one file.  Reads it anew at every question, so that an editor's change counts at once."""
 
     def __init__(self, path: Path) -> None:
-        self._path = path
+        self.path = path
 
     def all(self) -> list[SavedHost]:
         """Every saved host, in the file's order.  Raises LaunchError where the file can't be understood."""
         return [self._entry(name, table) for name, table in self._tables().items()]
 
     def find(self, name: str) -> SavedHost:
-        """The host saved as `name`; an address that can be logged in to is a host too.  Raises NoSuchHost."""
+        """The host saved as `name`; an address or an alias of ~/.ssh/config is a host too.  Raises NoSuchHost."""
         if name == LOCAL:
             return SavedHost(LOCAL, "")
         tables = self._tables()
         if name in tables:
             return self._entry(name, tables[name])
-        if "@" in name or name.startswith("ssh ") or ":" in name:
+        # A word without a dot may be a host name too, but far more often it is a slip of the finger.
+        if set(name) & set("@:. "):
             return SavedHost(name, name)
-        known = ", ".join(tables) or "none yet"
+        from remote import ssh_config
+
+        aliases = ssh_config.aliases()
+        if name in aliases:
+            return SavedHost(name, name)
+        known = ", ".join([*tables, *(alias for alias in aliases if alias not in tables)]) or "none yet"
         raise NoSuchHost(
-            f"no host {name!r} is saved (saved: {known})", hint=f'launch host add {name} "ssh -p PORT root@HOST"'
+            f"no host {name!r} is saved (known: {known})", hint=f'launch host add {name} "ssh -p PORT root@HOST"'
         )
 
+    def saved(self, name: str) -> SavedHost | None:
+        """The entry of that name."""
+        table = self._tables().get(name)
+        return None if table is None else self._entry(name, table)
+
     def add(self, host: SavedHost) -> None:
-        """Save a host; one of the same name is replaced."""
+        """Save a host; one of the same name is replaced where it stands, with what a person wrote around it kept."""
         import tomlkit
 
         self.check(host)
         document = tomlkit.parse(self._text())
-        table = tomlkit.table()
-        for key in ("login", "workspace", "known_hosts"):
-            if value := getattr(host, key):
-                table[key] = value
-        document[host.name] = table
-        atomic.write_text(self._path, tomlkit.dumps(document))
+        table = document.get(host.name)
+        if not isinstance(table, tomlkit.items.Table):
+            table = document[host.name] = tomlkit.table()
+        for key in TEXTS:
+            _put(table, key, getattr(host, key))
+        identity = table.get("identity")
+        if not isinstance(identity, tomlkit.items.Table):
+            identity = table["identity"] = tomlkit.table()
+        for field in fields(Identity):
+            _put(identity, field.name, getattr(host.identity, field.name))
+        if not identity:
+            del table["identity"]
+        atomic.write_text(self.path, tomlkit.dumps(document))
 
     def check(self, host: SavedHost) -> None:
         """Raise LaunchError unless `host` could be saved: its name is one, and the file can be understood."""
@@ -83,37 +119,38 @@ class HostBook:
         self.require(name)
         document = tomlkit.parse(self._text())
         del document[name]
-        atomic.write_text(self._path, tomlkit.dumps(document))
+        atomic.write_text(self.path, tomlkit.dumps(document))
 
     def _text(self) -> str:
         try:
-            return self._path.read_text("utf-8-sig")  # an editor on Windows may put a mark in front
+            return self.path.read_text("utf-8-sig")  # an editor on Windows may put a mark in front
         except FileNotFoundError:
             return ""
         except (OSError, UnicodeDecodeError) as error:
-            raise LaunchError(f"{self._path} can't be read: {error}") from error
+            raise LaunchError(f"{self.path} can't be read: {error}") from error
 
     def _tables(self) -> dict[str, Any]:
         try:
             return tomllib.loads(self._text())
         except tomllib.TOMLDecodeError as error:
-            raise LaunchError(f"{self._path} is not TOML: {error}", hint="mend it in an editor") from error
+            raise LaunchError(f"{self.path} is not TOML: {error}", hint="mend it in an editor") from error
 
     def _entry(self, name: str, table: Any) -> SavedHost:
-        match table:
-            case {"login": str(login)}:
-                return SavedHost(name, login, str(table.get("workspace", "")), str(table.get("known_hosts", "")))
-        raise LaunchError(f"{self._path}: [{name}] needs a login", hint=f"launch host remove {name}")
+        if not isinstance(table, dict) or not isinstance(table.get("login"), str):
+            raise LaunchError(f"{self.path}: [{name}] needs a login", hint=f"launch host remove {name}")
+        identity = table.get("identity", {})
+        known = {key: table[key] for key in TEXTS if key in table}
+        if not isinstance(identity, dict):
+            raise LaunchError(f"{self.path}: [{name}] identity is not a table", hint="mend it in an editor")
+        known_identity = {field.name: identity[field.name] for field in fields(Identity) if field.name in identity}
+        wrong = [key for key, value in {**known, **known_identity}.items() if not isinstance(value, str)]
+        if wrong:
+            raise LaunchError(f"{self.path}: [{name}] {', '.join(wrong)}: not a text", hint="mend it in an editor")
+        return SavedHost(name, **known, identity=Identity(**known_identity))
 
 
-def connect(saved: SavedHost, *, accept_new: bool = False) -> Host:
-    """The host behind an entry; nothing is connected yet.  Raises BadAddress."""
-    if saved.name == LOCAL:
-        from remote.local_host import LocalHost
-
-        return LocalHost()
-    from remote import address
-    from remote.ssh_host import SshHost
-
-    known_hosts = Path(saved.known_hosts).expanduser() if saved.known_hosts else None
-    return SshHost(saved.name, address.parse(saved.login), known_hosts=known_hosts, accept_new=accept_new)
+def _put(table: Any, key: str, value: str) -> None:
+    if value:
+        table[key] = value
+    else:
+        table.pop(key, None)

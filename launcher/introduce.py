@@ -1,45 +1,115 @@
-"""Meets a host for the first time: its key, a login, a Python and a workspace; saved only if all is well."""
+"""Meets a host: its key, a login, what it has, a workspace; saved only if all is well.
+
+Meeting it again changes nothing.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
-from launcher.host_book import HostBook, SavedHost, connect
+from launcher import preflight
+from launcher.app import App
+from launcher.host_book import SavedHost
+from launcher.preflight import NotReady
+from remote import address as addresses
+from remote import key_files
 from remote.agent import Agent
-from remote.errors import UnknownHostKey
+from remote.errors import RemoteError
+from remote.facts import Facts
+from remote.host import Host
+from remote.identity import Identity
+from remote.probe import probe
+from remote.questions import Questions
+from remote.ssh_host import SshHost
+
+# Whether to put a key onto the host, given the one there is (None: a new one would be made).
+Offer = Callable[[Path | None], bool]
 
 
 @dataclass(frozen=True)
 class Met:
-    """A host that was logged in to, and what was found there."""
+    """A host that was logged in to, and what was found there; `key` is the file of a key that was installed."""
 
     name: str
     login: str
+    profile: str
+    hostname: str
     python: str
     workspace: str
+    gpus: tuple[str, ...]
+    key: str
+    notes: tuple[str, ...]
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
 
+    def in_words(self) -> str:
+        """For a person, with what to do next."""
+        gpus = ", ".join(self.gpus) or "no GPU"
+        lines = [f"saved {self.name}: {self.hostname}, {gpus}, profile {self.profile}, works in {self.workspace}"]
+        lines += [f"{self.key} logs in from now on, without a password"] * bool(self.key)
+        return "\n".join([*lines, *self.notes, f"launch train SPEC.yaml --host {self.name}"])
 
-def introduce(book: HostBook, saved: SavedHost, trust: Callable[[str], bool]) -> Met:
-    """Log in, look for a Python and a workspace, save.  `trust(question)` decides about a key never seen before.
 
-    Raises UnknownHostKey when it is not trusted; nothing is saved then.
+def introduce(app: App, asked: SavedHost, questions: Questions, offer: Offer, *, replace_key: str = "") -> Met:
+    """Log in, probe, find a Python and a workspace, install a key if that is wanted, save.
+
+    Raises UnknownHostKey, ChangedHostKey, AuthenticationFailed, OtherMachine when the name is another box's by now,
+    CannotExecute for a provider's login that can't work, NotReady without a folder; nothing is saved then.
     """
-    book.check(saved)  # before anybody is asked about a key, or one is put on record
-    try:
-        place = _look(saved, accept_new=False)
-    except UnknownHostKey as unknown:
-        if not trust(f"{unknown.message}\nIs that the host's key?"):
-            raise
-        place = _look(saved, accept_new=True)
-    book.add(saved)
-    return Met(saved.name, saved.login, place.python, place.workspace)
+    app.hosts.check(asked)  # before anybody is asked about a key, or one is put on record
+    before = app.hosts.saved(asked.name)
+    with app.connect(asked, questions=questions, replace_key=replace_key) as host:
+        profile = app.profiles.named(asked.profile) if asked.profile else None
+        wanted = asked.workspace or (before.workspace if before else "")
+        facts = probe(host, app.profiles, profile=profile, workspace=wanted)
+        profile = profile or app.profiles.recognise(facts, addresses.parse(asked.login).host)
+        profile.refuse(asked.name)
+        workspace = facts.workspace if wanted else facts.workspace_among(profile.workspaces)
+        if workspace is None:
+            raise NotReady(_no_workspace(asked.name, facts), hint=f"launch host add {asked.name} LOGIN --workspace DIR")
+        found = replace(facts.identity, marker=workspace.marker)
+        if before is not None:
+            before.identity.require(asked.name, found)
+        # What is on record must still be there when our program looks, in another command.
+        expected = Identity(found.hostname, marker=found.marker)
+        place = Agent(host, workspace=workspace.folder, pythons=profile.pythons, identity=expected).place
+        saved = replace(
+            asked,
+            workspace=workspace.folder,
+            profile=profile.name,
+            identity_file=before.identity_file if before else "",
+            identity=replace(found, marker=place.identity.marker),
+        )
+        key, notes = "", list[str]()
+        if isinstance(host, SshHost) and host.used_password:
+            key, notes = _key(app, saved, host, offer)
+        app.hosts.add(replace(saved, identity_file=key or saved.identity_file))
+    notes += [finding.in_words() for finding in preflight.findings(facts, profile, asked.name)]
+    gpus = tuple(gpu.name for gpu in facts.gpus or ())
+    return Met(
+        asked.name, asked.login, profile.name, found.hostname, place.python, place.workspace, gpus, key, tuple(notes)
+    )
 
 
-def _look(saved: SavedHost, *, accept_new: bool) -> Any:
-    with connect(saved, accept_new=accept_new) as host:
-        return Agent(host, workspace=saved.workspace).place
+def _no_workspace(name: str, facts: Facts) -> str:
+    tried = "; ".join(f"{one.folder}: {one.reason or one.state}" for one in facts.workspaces)
+    return f"{name}: no folder there can be written to ({tried})"
+
+
+def _key(app: App, saved: SavedHost, host: Host, offer: Offer) -> tuple[str, list[str]]:
+    """The file of the key that logs in from now on, or why there is none."""
+    path = key_files.existing()
+    if not offer(path):
+        return "", []
+    path = path or key_files.fresh()
+    key_files.install(host, key_files.public_line(path))
+    with app.connect(replace(saved, identity_file=str(path)), keys_only=True) as proof:
+        try:
+            proof.run(["true"]).check()
+        except RemoteError as error:
+            return "", [f"{path}.pub was put there, but the host does not take it ({error.message})"]
+    return str(path), []

@@ -23,6 +23,12 @@ target_option = click.option(
     show_default=True,
     help="Folder to put the run's folder into.",
 )
+accept_new_option = click.option(
+    "--accept-new", is_flag=True, help="Accept the key of a host that was never seen, without asking."
+)
+replace_key_option = click.option(
+    "--replace-key", default="", metavar="SHA256:…", help="Take this very key for the host's new one, after a rebuild."
+)
 yes_option = click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 
 

@@ -67,7 +67,8 @@ def overview(app: App, *, host: str | None, every: bool) -> list[Row]:
 def _ask(app: App, host: str, records: Sequence[Record]) -> dict[str, runs.State]:
     wanted = [record.run_id for record in records if record.host == host and not record.is_over]
     try:
-        return {state.run_id: state for state in runs.states(app.agent(host), wanted)}
+        # Of many hosts none may ask for a password, nor keep the others waiting.
+        return {state.run_id: state for state in runs.states(app.agent(host, quiet=True), wanted)}
     except (RemoteError, LaunchError) as error:
         return {run_id: runs.State(run_id, "unknown", error.message) for run_id in wanted}
 

@@ -19,6 +19,11 @@ class Settings:
         return self.data / "hosts.toml"
 
     @property
+    def profiles_file(self) -> Path:
+        """A person's own profiles, beside those that come along."""
+        return self.data / "profiles.toml"
+
+    @property
     def ledger_file(self) -> Path:
         return self.data / "ledger.sqlite"
 

@@ -68,8 +68,7 @@ def in_words(plan: Plan, host_name: str) -> str:
         f"  data  {rows}\n"
         f"  base  {spec.model_name_or_path}, {base}\n"
         f"  LoRA  rank {spec.lora_r}, {steps}\n"
-        f"  push  at most {len(plan.files)} files, {plan.size_bytes / 1e6:.1f} MB\n"
-        "nothing was sent (--dry-run)"
+        f"  push  at most {len(plan.files)} files, {plan.size_bytes / 1e6:.1f} MB"
     )
 
 

@@ -13,14 +13,16 @@ import secrets
 import sys
 import threading
 import zipfile
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 from typing import Any
 
+from remote import failure
 from remote.errors import BadReply, NotFound, RemoteError, TimedOut, Unreachable
 from remote.host import Host, Process, time_limit
+from remote.identity import Identity
 from remote.onhost.frames import BrokenStream, EndedEarly, Reader
 
 # Parsed, hostile JSON takes some twenty times its size in memory; a state of a run takes a few hundred bytes.
@@ -28,24 +30,48 @@ REPLY_LIMIT_BYTES = 8 * 1024 * 1024
 FOUND_LIMIT_BYTES = 1024 * 1024
 PREAMBLE_LINES = 10_000
 
-# Finds a Python and a workspace in one round trip.  $1: file name of our program, $2: workspace asked for, $3: nonce.
+WORKSPACES = ("/root/autodl-tmp",)
+PYTHONS = ("python3", "/root/miniconda3/bin/python", "/opt/conda/bin/python", "python") + tuple(
+    f"python3.{minor}" for minor in range(14, 7, -1)
+)
+
+# Finds a Python and a workspace in one round trip, on the machine that is meant.  $1: file name of our program, $2: a
+# nonce, $3: the hostname and $4 the marker on record, $5: a marker for a machine that has none, $6: the workspace asked
+# for; then folders to work in that count only where they exist, "--", and Pythons.
 # A workspace that was asked for is the only one tried: runs must not end up where nobody looks for them.
+# Another machine is only read from, and only until that is clear.
 FIND = r"""
-[ -n "$2" ] && set -- "$1" "$2" "$3" "$2" || set -- "$1" "$2" "$3" /root/autodl-tmp "${XDG_CACHE_HOME:-$HOME/.cache}"
-f=$1 n=$3 w= r=
-shift 3
-for d; do
-  case $d in /root/autodl-tmp) [ -d "$d" ] || continue ;; esac
-  case $d in /*) ;; *) d=./$d ;; esac
-  mkdir -p "$d/launch/onhost" 2>/dev/null && [ -w "$d/launch" ] && w=$(cd "$d/launch" && pwd) && break
+f=$1 n=$2 host=$3 mark=$4 fresh=$5 asked=$6 w= r= q= m=
+shift 6
+name=$(uname -n)
+other() { printf '\n@launch %s other\n%s\n%s\n' "$n" "$name" "$m"; exit 0; }
+[ -z "$host" ] || [ "$name" = "$host" ] || other
+try() {
+  case $1 in /*) d=$1 ;; *) d=./$1 ;; esac
+  m=$(head -c 64 "$d/launch/box-id" 2>/dev/null)
+  [ -z "$m" ] || [ -z "$mark" ] || [ "$m" = "$mark" ] || other
+  mkdir -p "$d/launch/onhost" 2>/dev/null && [ -w "$d/launch" ] && w=$(cd "$d/launch" && pwd)
+}
+[ -z "$asked" ] || try "$asked"
+while [ "$1" != -- ]; do
+  [ -n "$asked$w" ] || [ ! -d "$1" ] || try "$1"
+  shift
 done
-for p in python3 /root/miniconda3/bin/python /opt/conda/bin/python python \
-    python3.14 python3.13 python3.12 python3.11 python3.10 python3.9 python3.8; do
+shift
+[ -n "$asked$w" ] || try "${XDG_CACHE_HOME:-$HOME/.cache}"
+for p; do
   q=$(command -v "$p") && "$q" -c 'import sys; sys.exit(sys.version_info < (3, 8))' 2>/dev/null && break
   q=
 done
 [ -n "$w" ] && [ -f "$w/onhost/$f" ] && r=1
-printf '\n@launch %s found\n%s\n%s\n%s\n' "$n" "$q" "$w" "$r"
+if [ -n "$w" ] && [ ! -s "$w/box-id" ]; then
+  # Linked into its name: of two that come at once, one is too late, and both read the same.
+  (umask 022; printf %s "${mark:-$fresh}" >"$w/.box-id.$$") && ln "$w/.box-id.$$" "$w/box-id" 2>/dev/null
+  [ -s "$w/box-id" ] || mv "$w/.box-id.$$" "$w/box-id"
+  rm -f "$w/.box-id.$$"
+fi
+[ -z "$w" ] || m=$(head -c 64 "$w/box-id" 2>/dev/null)
+printf '\n@launch %s found\n%s\n%s\n%s\n%s\n%s\n' "$n" "$q" "$w" "$r" "$name" "$m"
 """
 
 # Takes our program in from stdin, whole or not at all: a connection that is cut looks like the end of the input.
@@ -64,10 +90,11 @@ os.replace(temporary, target)
 
 @dataclass(frozen=True)
 class Place:
-    """Where our program and its files lie on a host."""
+    """Where our program and its files lie on a host, and which machine that is."""
 
     python: str
     workspace: str
+    identity: Identity = Identity()
 
     @property
     def program(self) -> str:
@@ -75,17 +102,28 @@ class Place:
 
 
 class Agent:
-    """Our program on one host.  `workspace` overrides the folder that is looked for."""
+    """Our program on one host.
 
-    def __init__(self, host: Host, *, workspace: str = "") -> None:
+    `workspace` overrides the folder that is looked for, `pythons` are looked at before the usual ones.  A machine that
+    does not fit `identity` is left untouched.
+    """
+
+    def __init__(
+        self, host: Host, *, workspace: str = "", pythons: Sequence[str] = (), identity: Identity | None = None
+    ) -> None:
         self.host = host
         self._asked_workspace = workspace
+        self._pythons = pythons
+        self._identity = identity or Identity()
         self._place: Place | None = None
         self._lock = threading.Lock()
 
     @property
     def place(self) -> Place:
-        """Found and made ready at the first use.  Raises NotFound where the host lacks a Python or a folder."""
+        """Found and made ready at the first use.
+
+        Raises NotFound where the host lacks a Python or a folder, OtherMachine where it is not the one meant.
+        """
         with self._lock:
             if self._place is None:
                 self._place = self._settle()
@@ -196,17 +234,24 @@ class Agent:
         return place
 
     def _find(self) -> tuple[Place, bool]:
-        nonce = secrets.token_hex(8)
-        argv = ["sh", "-c", FIND, "sh", program_name(), self._asked_workspace, nonce]
+        nonce, expected = secrets.token_hex(8), self._identity
+        argv = ["sh", "-c", FIND, "sh", program_name(), nonce, expected.hostname, expected.marker]
+        argv += [secrets.token_hex(16), self._asked_workspace, *WORKSPACES, "--"]
+        argv += dict.fromkeys((*self._pythons, *PYTHONS))
         done = self.host.run(argv, stdout_limit_bytes=FOUND_LIMIT_BYTES)
         said = done.stdout.decode("utf-8", "surrogateescape")
+        if other := said.partition(f"\n@launch {nonce} other\n")[2]:
+            hostname, marker, *_ = (*other.split("\n"), "", "")
+            expected.require(self.host.name, Identity(hostname, marker=marker))
         lines = said.partition(f"\n@launch {nonce} found\n")[2].split("\n")
-        if len(lines) < 4:
-            raise BadReply(
+        if len(lines) < 6:
+            raise failure.refusal(
+                BadReply,
                 f"{self.host.name}: a command was run there, but its output did not come back",
-                hint="does the login start something by itself (tmux, a menu)? It must run plain commands",
+                "no sessions",
+                self.host.name,
             )
-        python, workspace, ready = lines[:3]
+        python, workspace, ready, hostname, marker = lines[:5]
         if not python:
             raise NotFound(
                 f"{self.host.name}: no Python >= 3.8 there", hint="choose an image with Python, or install it"
@@ -214,8 +259,11 @@ class Agent:
         if not workspace:
             where = self._asked_workspace or "no folder there"
             can = "can't" if self._asked_workspace else "can"
-            raise NotFound(f"{self.host.name}: {where} {can} be written to", hint="launch host add … --workspace DIR")
-        return Place(python, workspace), ready == "1"
+            raise NotFound(
+                f"{self.host.name}: {where} {can} be written to",
+                hint=f"launch host probe {self.host.name} shows its disks; launch host add … --workspace DIR",
+            )
+        return Place(python, workspace, Identity(hostname, marker=marker)), ready == "1"
 
 
 def lost(host: Host, error: Exception) -> Unreachable:

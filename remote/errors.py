@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from paramiko import PKey
+
 
 class RemoteError(Exception):
     """What failed and on which host; `hint` is the next thing to type, `code` a stable word for scripts."""
@@ -15,31 +20,52 @@ class RemoteError(Exception):
 
 
 class Unreachable(RemoteError):
-    """The host did not answer, or the connection broke before a command's end was known."""
+    """The host did not answer, or the connection broke before a command's end was known.
+
+    `passing`: it was turned away (a gateway that throttles, a machine that boots), so trying again soon makes sense.
+    """
 
     code = "unreachable"
+    passing = False
 
 
 class AuthenticationFailed(RemoteError):
-    """The host answered and refused every key that was offered."""
+    """The host answered and refused every key and password that was offered, or there was none to offer."""
 
     code = "authentication_failed"
 
 
 class UnknownHostKey(RemoteError):
-    """Nothing vouches for the host's key yet; `fingerprint` is what to compare."""
+    """Nothing vouches for the host's key yet; `fingerprint` is what to compare, `key` (paramiko's) what was shown."""
 
     code = "host_key_unknown"
 
-    def __init__(self, message: str, *, fingerprint: str, hint: str = "") -> None:
+    def __init__(self, message: str, *, fingerprint: str, key: PKey, hint: str = "") -> None:
         super().__init__(message, hint=hint)
         self.fingerprint = fingerprint
+        self.key = key
 
 
 class ChangedHostKey(RemoteError):
-    """The host shows another key than the one on record."""
+    """The host shows another key than the one on record, or one that was revoked; `key` (paramiko's) is the new one."""
 
     code = "host_key_changed"
+
+    def __init__(self, message: str, *, key: PKey, hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.key = key
+
+
+class OtherMachine(RemoteError):
+    """Another machine than the one on record answers under this address; nothing on it was touched."""
+
+    code = "other_machine"
+
+
+class CannotExecute(RemoteError):
+    """The login works, but the host runs no commands for us."""
+
+    code = "exec_refused"
 
 
 class BadAddress(RemoteError):

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
+from remote import failure
 from remote.errors import BadReply, CommandFailed, TimedOut
 
 STDERR_KEPT_BYTES = 64 * 1024
@@ -27,7 +28,11 @@ class Completed:
     def check(self) -> Self:
         if self.exit_status != 0:
             said = self.stderr.decode("utf-8", "replace").strip()[-500:]
-            raise CommandFailed(f"{self.argv[0]} ended with status {self.exit_status}" + (f": {said}" if said else ""))
+            row = failure.while_running(said) or failure.while_running(f"exit {self.exit_status}")
+            raise CommandFailed(
+                f"{self.argv[0]} ended with status {self.exit_status}" + (f": {said}" if said else ""),
+                hint=row.next_command() if row else "",
+            )
         return self
 
 
@@ -92,8 +97,12 @@ class Host(ABC):
         stdin: Iterable[bytes] = (),
         env: Mapping[str, str] | None = None,
         cwd: str | None = None,
+        on_stderr: Callable[[bytes], None] | None = None,
     ) -> Process:
-        """Start a command; `stdin` is fed by a thread of its own, an exception in it surfaces in `wait`."""
+        """Start a command; `stdin` is fed by a thread of its own, an exception in it surfaces in `wait`.
+
+        `on_stderr` gets what it writes to stderr as it comes, in a thread of its own.
+        """
 
     @abstractmethod
     def close(self) -> None:

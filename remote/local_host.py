@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
@@ -19,8 +19,11 @@ JOIN_S = 1.0
 
 
 class LocalProcess(Process):
-    def __init__(self, popen: subprocess.Popen[bytes], stdin: Iterable[bytes]) -> None:
+    def __init__(
+        self, popen: subprocess.Popen[bytes], stdin: Iterable[bytes], on_stderr: Callable[[bytes], None] | None = None
+    ) -> None:
         self._popen = popen
+        self._on_stderr = on_stderr
         self._stderr = b""
         self._feed_error: Exception | None = None
         self._feeder = threading.Thread(target=self._feed, args=(stdin,), daemon=True)
@@ -44,6 +47,8 @@ class LocalProcess(Process):
         assert self._popen.stderr is not None
         with self._popen.stderr as pipe:
             while chunk := os.read(pipe.fileno(), CHUNK_BYTES):
+                if self._on_stderr is not None:
+                    self._on_stderr(chunk)
                 self._stderr = (self._stderr + chunk)[-STDERR_KEPT_BYTES:]
 
     def chunks(self) -> Iterator[bytes]:
@@ -123,6 +128,7 @@ class LocalHost(Host):
         stdin: Iterable[bytes] = (),
         env: Mapping[str, str] | None = None,
         cwd: str | None = None,
+        on_stderr: Callable[[bytes], None] | None = None,
     ) -> Process:
         command.check(argv, env=env, cwd=cwd)
         try:
@@ -138,7 +144,7 @@ class LocalHost(Host):
             )
         except OSError as error:
             return _NeverStarted(argv, error)
-        return LocalProcess(popen, stdin)
+        return LocalProcess(popen, stdin, on_stderr)
 
     def close(self) -> None:
         """Nothing is held open between commands."""

@@ -1,96 +1,42 @@
-"""A host behind SSH: one Fabric connection over one paramiko transport, as many commands at once as are asked for."""
+"""A host behind SSH: one connection, as many commands at once as are asked for, made again after a break."""
 
 from __future__ import annotations
 
-import contextlib
 import logging
-import socket
+import random
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from remote import command, host_keys
+from remote import command, failure, host_keys, ssh_config, wire
 from remote.address import Address
-from remote.errors import AuthenticationFailed, ChangedHostKey, RemoteError, UnknownHostKey, Unreachable
-from remote.host import STDERR_KEPT_BYTES, Host, Process
+from remote.connection import WINDOW_BYTES, Connection, HostKeyCheck
+from remote.credentials import Credentials, Dropped
+from remote.errors import AuthenticationFailed, CannotExecute, RemoteError, TimedOut, Unreachable
+from remote.host import Host
+from remote.host_keys import KnownHosts
+from remote.questions import Questions
+from remote.ssh_config import Hop
+from remote.ssh_process import PACKET_BYTES, SshProcess, close
 
 if TYPE_CHECKING:
-    import fabric
     import paramiko
 
 CONNECT_TIMEOUT_S = 20
-KEEPALIVE_S = 15
-# Unacknowledged for this long means that the network is gone (where the system can be told).
-USER_TIMEOUT_MS = 45_000
-# Measured (docs/transfer.md): the window and packets that fill a 60 ms, 100 Mbit/s line and the loopback alike.
-WINDOW_BYTES = 4 * 1024 * 1024
-PACKET_BYTES = 256 * 1024
-CIPHERS = ("aes128-gcm@openssh.com", "aes256-gcm@openssh.com")
-
-
-class SshProcess(Process):
-    def __init__(self, name: str, channel: paramiko.Channel, stdin: Iterable[bytes]) -> None:
-        self._name = name
-        self._channel = channel
-        self._stderr = b""
-        self._feed_error: Exception | None = None
-        self._feeder = threading.Thread(target=self._feed, args=(stdin,), daemon=True)
-        self._drainer = threading.Thread(target=self._drain, daemon=True)
-        self._feeder.start()
-        self._drainer.start()
-
-    def _feed(self, stdin: Iterable[bytes]) -> None:
-        try:
-            for chunk in stdin:
-                if not self._sent(chunk):
-                    return
-        except Exception as error:  # whatever the caller's iterator raises is the caller's to see
-            self._feed_error = error
-            self._channel.close()
-            return
-        with contextlib.suppress(OSError, EOFError):
-            self._channel.shutdown_write()
-
-    def _sent(self, chunk: bytes) -> bool:
-        """False when nobody takes it any more: the command ended or the connection broke, and `wait` tells which."""
-        try:
-            # A view: paramiko cuts off what it sent after every packet, and of bytes that would be a copy each time.
-            self._channel.sendall(memoryview(chunk))  # type: ignore[arg-type]
-        except (OSError, EOFError):
-            return False
-        return True
-
-    def _drain(self) -> None:
-        with contextlib.suppress(OSError, EOFError):
-            while chunk := self._channel.recv_stderr(PACKET_BYTES):
-                self._stderr = (self._stderr + chunk)[-STDERR_KEPT_BYTES:]
-
-    def chunks(self) -> Iterator[bytes]:
-        while chunk := self._channel.recv(PACKET_BYTES):
-            yield chunk
-
-    def wait(self) -> int:
-        status = self._channel.recv_exit_status()
-        self._drainer.join()
-        if self._feed_error is not None:
-            raise self._feed_error
-        if status < 0:
-            # Never a guess: the command may have ended well, or may still be running.
-            raise Unreachable(f"{self._name}: the connection broke before the command's end was known")
-        return status
-
-    def stderr(self) -> bytes:
-        return self._stderr
-
-    def close(self) -> None:
-        self._channel.close()
+# After a host turned us away: gateways throttle, and sshd may come up after the console says "running".
+RETRY_S = (2.0, 5.0, 8.0)
+JITTER = 0.2
+MOST_DROPS = 5
 
 
 class SshHost(Host):
     """A machine behind SSH.  Connects at the first command, again after a break.
 
-    `accept_new` writes the key of a host that was never seen to `known_hosts`; a changed key is never accepted.
+    `questions` are put to a person: a password, a passphrase, whether a key never seen is the host's.  A changed key is
+    never accepted, unless it is the very one whose fingerprint is `replace_key`.  With `keys_only` no password is asked
+    for or sent.  `retry_s` are the waits after a host turned us away.
     """
 
     def __init__(
@@ -99,16 +45,36 @@ class SshHost(Host):
         address: Address,
         *,
         known_hosts: Path | None = None,
-        accept_new: bool = False,
+        questions: Questions | None = None,
+        replace_key: str = "",
+        keys_only: bool = False,
         connect_timeout_s: float = CONNECT_TIMEOUT_S,
+        retry_s: Sequence[float] = RETRY_S,
     ) -> None:
         self.name = name
         self.address = address
-        self._known_hosts = known_hosts or host_keys.default_file()
-        self._accept_new = accept_new
+        self._questions = questions or Questions()
+        self._check = HostKeyCheck(name, KnownHosts(known_hosts), self._questions, replace_key)
+        self._keys_only = keys_only
         self._connect_timeout_s = connect_timeout_s
-        self._connection: fabric.Connection | None = None
+        self._retry_s = tuple(retry_s)
+        self._credentials: dict[Hop, Credentials] = {}
+        self._connection: Connection | None = None
         self._lock = threading.Lock()
+
+    @property
+    def used_password(self) -> bool:
+        """Whether the present login, here or on the way, took a password."""
+        return any(credentials.used_password for credentials in self._credentials.values())
+
+    @property
+    def connected(self) -> bool:
+        """Whether there is a connection that still lives."""
+        return self._connection is not None and self._connection.transport.is_active()
+
+    def host_key(self) -> str:
+        """Fingerprint of the key that the host proved to have.  Connects."""
+        return host_keys.fingerprint(self.connect().get_remote_server_key())
 
     def start(
         self,
@@ -117,204 +83,160 @@ class SshHost(Host):
         stdin: Iterable[bytes] = (),
         env: Mapping[str, str] | None = None,
         cwd: str | None = None,
+        on_stderr: Callable[[bytes], None] | None = None,
     ) -> SshProcess:
+        text = command.render(argv, env=env, cwd=cwd)
+        channel = self.open_session()
+        self._requested(channel, lambda: channel.exec_command(text.encode("utf-8", "surrogateescape")))
+        return SshProcess(self.name, channel, stdin, on_stderr)
+
+    def shell(self, term: str, columns: int, rows: int) -> paramiko.Channel:
+        """The login shell in a terminal of its own over there.  The caller closes the channel."""
+        channel = self.open_session()
+
+        def request() -> None:
+            channel.get_pty(term, columns, rows)
+            channel.invoke_shell()
+
+        self._requested(channel, request)
+        return channel
+
+    def open_session(self) -> paramiko.Channel:
+        """A new session on the one connection.  The caller closes it."""
+        return self._opened("session", None)
+
+    def open_stream(self, host: str, port: int) -> paramiko.Channel:
+        """A stream to `host:port` as seen from the machine.  The caller closes it."""
+        return self._opened("direct-tcpip", (host, port))
+
+    def _opened(self, kind: str, target: tuple[str, int] | None) -> paramiko.Channel:
         import paramiko
 
-        text = command.render(argv, env=env, cwd=cwd)
         transport = self.connect()
         try:
-            channel = transport.open_session(WINDOW_BYTES, PACKET_BYTES, timeout=self._connect_timeout_s)
-            channel.exec_command(text.encode("utf-8", "surrogateescape"))
+            return transport.open_channel(
+                kind,
+                dest_addr=target,
+                src_addr=("127.0.0.1", 0) if target else None,
+                window_size=WINDOW_BYTES,
+                max_packet_size=PACKET_BYTES,
+                timeout=self._connect_timeout_s,
+            )
         except paramiko.ChannelException as error:
             # The connection is well, and others may be at work on it.
+            if target is not None:
+                raise Unreachable(f"{self.name}: nothing listens on {target[0]}:{target[1]} there") from error
             raise Unreachable(
                 f"{self.name}: refuses one more command at once ({error.text})",
                 hint="wait, or raise MaxSessions in its sshd_config",
             ) from error
-        except (paramiko.SSHException, EOFError, OSError) as error:
+        except Exception as error:  # paramiko passes on whatever its reader tripped over in what the host sent
             self.close()
             raise Unreachable(f"{self.name}: no command could be started there ({error or 'it ended'})") from error
-        return SshProcess(self.name, channel, stdin)
+
+    def _requested(self, channel: paramiko.Channel, request: Callable[[], None]) -> None:
+        """Carry out a request on a channel; paramiko itself would wait for its answer for ever."""
+
+        expired = threading.Event()
+
+        def expire() -> None:
+            expired.set()
+            close(channel)
+
+        timer = threading.Timer(self._connect_timeout_s, expire)
+        timer.daemon = True
+        timer.start()
+        try:
+            request()
+        except BaseException as error:
+            close(channel)
+            if not isinstance(error, Exception):
+                raise
+            if expired.is_set():
+                self.close()
+                raise TimedOut(f"{self.name}: no answer within {self._connect_timeout_s:g} s") from error
+            if not self.connected:
+                raise Unreachable(f"{self.name}: the connection broke") from error
+            raise failure.refusal(
+                CannotExecute, f"{self.name}: refuses to run commands", "exec request failed", self.name
+            ) from error
+        finally:
+            timer.cancel()
 
     def connect(self) -> paramiko.Transport:
-        """The live transport.  Raises Unreachable, AuthenticationFailed, UnknownHostKey or ChangedHostKey."""
+        """The live transport.
+
+        Raises Unreachable, AuthenticationFailed, UnknownHostKey, ChangedHostKey, and RemoteError for a ~/.ssh/config
+        that can't be understood.
+        """
         with self._lock:
-            if self._connection is None or not self._connection.is_connected:
-                self._connection = self._connected()
-            transport: paramiko.Transport | None = self._connection.transport
-            assert transport is not None
-            return transport
+            if self._connection is None or not self._connection.transport.is_active():
+                self._hang_up()
+                self._connection = self._reached()
+            return self._connection.transport
 
     def close(self) -> None:
         with self._lock:
-            connection, self._connection = self._connection, None
+            self._hang_up()
+
+    def _hang_up(self) -> None:
+        connection, self._connection = self._connection, None
         if connection is not None:
-            _hang_up(connection)
+            connection.close()
 
-    def _connected(self) -> fabric.Connection:
-        import paramiko
-
+    def _reached(self) -> Connection:
         logging.getLogger("paramiko").addHandler(logging.NullHandler())  # tracebacks of theirs are errors of ours
-        connection = self._fabric_connection()
+        route = self._route()
+        waits = list(self._retry_s)
+        if route[-1].attempts:
+            del waits[route[-1].attempts - 1 :]
+        while True:
+            try:
+                return self._logged_in(route)
+            except Unreachable as error:
+                if not error.passing or not waits:
+                    raise
+                wait_s = waits.pop(0) * random.uniform(1 - JITTER, 1 + JITTER)
+                self._questions.tell(f"{error.message}; trying again in {wait_s:.0f} s")
+                time.sleep(wait_s)
+
+    def _route(self) -> tuple[Hop, ...]:
         try:
-            connection.open()
-            assert connection.transport is not None
-            connection.transport.set_keepalive(KEEPALIVE_S)
-        except BaseException as error:
-            refused = _is_refused(connection)
-            # Otherwise a half-made connection would live on, with its thread, until the host gives up.
-            _hang_up(connection)
-            if isinstance(error, (paramiko.SSHException, OSError, EOFError)):
-                raise self._in_our_words(connection, error, refused) from error
-            raise
-        return connection
+            # It may run a program (`Match exec`), or ask a name server for this machine's own name.
+            return wire.within(self._connect_timeout_s, lambda: ssh_config.route(self.address))
+        except TimeoutError as error:
+            raise RemoteError(
+                f"{ssh_config.default_file()}: reading it takes longer than {self._connect_timeout_s:g} s",
+                hint="does a `Match exec` in it hang?",
+            ) from error
 
-    def _in_our_words(self, connection: fabric.Connection, error: Exception, refused: bool) -> RemoteError:
-        import paramiko
+    def _logged_in(self, route: Sequence[Hop]) -> Connection:
+        drops = 0
+        while True:
+            connection = Connection(self.name, self._check)
+            try:
+                for hop in route:
+                    connection.extend(
+                        hop, self._known(hop, hop is route[-1]), hop.connect_timeout_s or self._connect_timeout_s
+                    )
+                connection.keep_alive()
+                return connection
+            except Dropped as error:
+                connection.close()
+                drops += 1
+                if drops == MOST_DROPS:
+                    raise failure.refusal(
+                        AuthenticationFailed,
+                        f"{self.name}: hangs up in the middle of every login",
+                        "too many authentication failures",
+                        self.name,
+                    ) from error
+            except BaseException:
+                # Otherwise a half-made connection would live on, with its thread, until the host gives up.
+                connection.close()
+                raise
 
-        if isinstance(error, paramiko.BadHostKeyException):
-            at = next((hop for hop in _hops(connection) if hop.host == error.hostname), connection)
-            forget = host_keys.how_to_forget(self._known_hosts, at.host, at.port)
-            return ChangedHostKey(
-                f"{self.name}: its host key changed: now {host_keys.fingerprint(error.key)}, "
-                f"known {host_keys.fingerprint(error.expected_key)} (rebuilt, or another tenant's machine by now)",
-                hint=f"if you expect that: {forget} and connect again",
-            )
-        if isinstance(error, paramiko.AuthenticationException) or refused:
-            who = f"{connection.user}@{connection.host}:{connection.port}"
-            return AuthenticationFailed(
-                f"{self.name}: {who} refused every key ({error})",
-                hint=f"ssh-copy-id -p {connection.port} {connection.user}@{connection.host}",
-            )
-        where = f"{connection.host}:{connection.port}"
-        return Unreachable(f"{self.name}: {where} can't be reached ({_cause(error)})", hint=_hint(error))
-
-    def _fabric_connection(self) -> fabric.Connection:
-        import fabric
-        import paramiko
-
-        # Lazy: Fabric's own files (/etc/fabric.yml, ~/.fabric.yml) are not read; ~/.ssh/config is.
-        config = fabric.Config(lazy=True, ssh_config=_ssh_config())
-        given = self.address.identity_file
-        connection = fabric.Connection(
-            self.address.host,
-            user=self.address.user or None,
-            port=self.address.port or None,
-            config=config,
-            forward_agent=False,
-            connect_timeout=self._connect_timeout_s,
-            connect_kwargs={
-                "banner_timeout": self._connect_timeout_s,
-                "auth_timeout": self._connect_timeout_s,
-                "transport_factory": _transport,
-                # A key that was named is the only one offered: others could lock the login out.
-                **({"key_filename": str(Path(given).expanduser())} if given else {}),
-                "look_for_keys": not given,
-                "allow_agent": not given,
-            },
-        )
-        try:
-            for hop in _hops(connection):
-                hop.connect_timeout = self._connect_timeout_s
-                # On its own, Fabric believes any key a ProxyJump host shows.
-                hop.client.set_missing_host_key_policy(_Policy(self.name, self._known_hosts, self._accept_new))
-                if self._known_hosts.exists():
-                    hop.client.load_host_keys(str(self._known_hosts))
-        except (OSError, paramiko.hostkeys.InvalidHostKey) as error:
-            raise RemoteError(f"{self._known_hosts} can't be read: {error}") from error
-        return connection
-
-
-def _hops(connection: fabric.Connection) -> Iterator[fabric.Connection]:
-    """The connection, and those it goes through (ProxyJump in ~/.ssh/config)."""
-    hop = connection
-    while hasattr(hop, "client"):  # a ProxyCommand is plain text
-        yield hop
-        hop = hop.gateway
-
-
-def _hang_up(connection: fabric.Connection) -> None:
-    for hop in _hops(connection):
-        hop.client.close()
-
-
-def _is_refused(connection: fabric.Connection) -> bool:
-    """Whether the login failed after the host had proven who it is: then paramiko's error is about keys, if obscurely.
-
-    It says "not a valid key" when a good RSA key was refused, and "no such file" for a key file that is missing.
-    """
-    import paramiko
-
-    transport = connection.client.get_transport()
-    if transport is None or not transport.is_active():
-        return False
-    try:
-        transport.get_remote_server_key()
-    except paramiko.SSHException:
-        return False
-    return not transport.is_authenticated()
-
-
-class _Policy:
-    """What happens at the first sight of a host: stop with its fingerprint, or write it down if told to."""
-
-    def __init__(self, name: str, known_hosts: Path, accept_new: bool) -> None:
-        self._name, self._known_hosts, self._accept_new = name, known_hosts, accept_new
-
-    def missing_host_key(self, client: paramiko.SSHClient, hostname: str, key: paramiko.PKey) -> None:
-        """Called by paramiko before any authentication."""
-        if self._accept_new:
-            host_keys.add(self._known_hosts, hostname, key)
-            return
-        shown = host_keys.fingerprint(key)
-        raise UnknownHostKey(
-            f"{self._name}: never seen before; {hostname} shows {shown}",
-            fingerprint=shown,
-            hint="compare it with the console's, then: launch host add NAME LOGIN --accept-new",
-        )
-
-
-def _transport(sock: Any, **options: Any) -> paramiko.Transport:
-    """A transport that is fast, and never re-keys: paramiko loses channels that close during an exchange."""
-    import paramiko
-
-    if isinstance(sock, socket.socket):
-        # paramiko leaves Nagle on, which costs a command up to 40 ms.
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    if hasattr(socket, "TCP_USER_TIMEOUT") and isinstance(sock, socket.socket):
-        with contextlib.suppress(OSError):
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, USER_TIMEOUT_MS)
-    transport = paramiko.Transport(
-        sock, default_window_size=WINDOW_BYTES, default_max_packet_size=PACKET_BYTES, **options
-    )
-    transport.packetizer.REKEY_BYTES = 2**36
-    transport.packetizer.REKEY_PACKETS = 2**31
-    security = transport.get_security_options()
-    first = [cipher for cipher in CIPHERS if cipher in security.ciphers]
-    security.ciphers = [*first, *(cipher for cipher in security.ciphers if cipher not in first)]
-    return transport
-
-
-def _ssh_config() -> paramiko.SSHConfig:
-    import paramiko
-
-    path = Path.home() / ".ssh" / "config"
-    try:
-        return paramiko.SSHConfig.from_path(str(path)) if path.exists() else paramiko.SSHConfig()
-    except (OSError, paramiko.ConfigParseError, UnicodeDecodeError) as error:
-        raise RemoteError(f"{path} can't be read: {error}") from error
-
-
-def _cause(error: BaseException) -> str:
-    if isinstance(error, TimeoutError):
-        return "timed out"
-    errors = getattr(error, "errors", None)
-    if isinstance(errors, dict) and errors:  # paramiko's NoValidConnectionsError holds one error an address
-        error = next(iter(errors.values()))
-    return str(getattr(error, "strerror", None) or error) or type(error).__name__
-
-
-def _hint(error: BaseException) -> str:
-    if isinstance(error, socket.gaierror):
-        return "check the host name in the login line"
-    return "is the machine on? Ports change at every power-on: copy a fresh login line from the console"
+    def _known(self, hop: Hop, is_target: bool) -> Credentials:
+        if hop not in self._credentials:
+            self._credentials[hop] = Credentials(hop, self._questions, keys_only=self._keys_only, is_target=is_target)
+        return self._credentials[hop]

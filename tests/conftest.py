@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from remote.embedded import EmbeddedHost
+from tests.box import Box, box_missing
 from tests.servers import OpenSshServer, openssh_missing
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -90,7 +91,9 @@ class Cli:
 @pytest.fixture
 def cli(tmp_path: Path) -> Cli:
     home = tmp_path / "laptop"
-    home.mkdir()
+    (home / ".ssh").mkdir(mode=0o700, parents=True)
+    # A port that refuses is not tried for another quarter of a minute.
+    (home / ".ssh" / "config").write_text("Host *\n  ConnectionAttempts 1\n")
     return Cli(home)
 
 
@@ -110,3 +113,21 @@ def sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OpenSshServer]:
     server.start()
     yield server
     server.stop()
+
+
+@pytest.fixture
+def box() -> Iterator[Box]:
+    """A rented box for one test, to be changed at will; what uses it is marked `ssh`."""
+    if reason := box_missing():
+        pytest.skip(reason)
+    with Box() as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def shared_box() -> Iterator[Box]:
+    """A rented box for tests that leave it as it was; what uses it is marked `ssh`."""
+    if reason := box_missing():
+        pytest.skip(reason)
+    with Box() as running:
+        yield running

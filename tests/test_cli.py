@@ -13,13 +13,13 @@ from tests.toy import write_task
 
 def test_dry_run_plans_and_sends_nothing(cli: Cli) -> None:
     spec = write_task(cli.home / "task")
-    planned = cli("train", str(spec), "--host", "nowhere", "--dry-run", "--json", "--lora-r", "8")
+    planned = cli("train", str(spec), "--host", "local", "--dry-run", "--json", "--lora-r", "8")
     assert planned.status == 0, planned
     assert planned.data["rows"] == {"train": 200, "validation": 80, "test": 80}
     assert planned.data["spec"]["lora_r"] == 8
     assert planned.data["base"] == "pushed from this machine"
     assert cli("ps", "-a", "--json").data["runs"] == []
-    text = cli("train", str(spec), "--host", "nowhere", "--dry-run")
+    text = cli("train", str(spec), "--host", "local", "--dry-run")
     assert "nothing was sent" in text.stdout
 
 

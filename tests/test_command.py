@@ -37,10 +37,10 @@ TEXTS = st.one_of(
 )
 
 
-def through_shells(text):
+def through_shells(text, *, but=()):
     """What the shell text prints, the same from every shell."""
     said = set()
-    for shell in SHELLS:
+    for shell in [one for one in SHELLS if one not in but]:
         argv = [shell, "sh"] if shell == "busybox" else [shell]
         encoded = text.encode("utf-8", "surrogateescape")
         done = subprocess.run([*argv, "-c", encoded], capture_output=True, check=False, stdin=subprocess.DEVNULL)
@@ -84,7 +84,8 @@ def test_the_program_is_a_program_whatever_its_name(tmp_path, name):
     program.write_text("#!/bin/sh\nprintf 'ran %s' \"$1\"\n")
     program.chmod(0o755)
     text = command.render([name, "x"], env={"PATH": f"{tmp_path}:{os.environ['PATH']}"})
-    assert through_shells(text) == b"ran x"
+    # busybox has a program of its own by that name, and takes it first wherever it is asked for.
+    assert through_shells(text, but=["busybox"] if name == "[[" else []) == b"ran x"
 
 
 def test_a_failed_cd_runs_nothing(tmp_path):

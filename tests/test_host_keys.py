@@ -15,6 +15,7 @@ import pytest
 from remote.address import Address, parse
 from remote.embedded import EmbeddedHost
 from remote.errors import AuthenticationFailed, ChangedHostKey, UnknownHostKey, Unreachable
+from remote.questions import TrustFirst
 from remote.ssh_host import SshHost
 from tests.connected import connect
 
@@ -83,7 +84,7 @@ def test_accepting_it_writes_one_line_that_holds_from_then_on(server, known):
     known.parent.mkdir()
     known.write_text("other.example ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ0Yq3kAPK1hPl4Yy1rVyQXUnQ8p0FYGSTKsFJ5Wjj2i")
     for _ in range(2):
-        with connect(server, known_hosts=known, accept_new=True) as host:
+        with connect(server, known_hosts=known, questions=TrustFirst()) as host:
             assert host.run(["printf", "in"]).stdout == b"in"
     kept, added = known.read_text().splitlines()
     assert kept.startswith("other.example ")
@@ -93,7 +94,7 @@ def test_accepting_it_writes_one_line_that_holds_from_then_on(server, known):
 
 
 def test_the_users_own_file_is_the_default(server, laptop):
-    with SshHost("there", parse(server.login_line), accept_new=True) as host:
+    with SshHost("there", parse(server.login_line), questions=TrustFirst()) as host:
         host.run(["true"]).check()
     assert (laptop / ".ssh" / "known_hosts").read_text() == server.known_hosts_file.read_text().strip() + "\n"
 
@@ -105,22 +106,28 @@ def test_a_changed_key_names_both_and_is_never_accepted(server, known, tmp_path,
     known.parent.mkdir()
     known.write_text(f"[127.0.0.1]:{server.port} {other.read_text()}")
     before = known.read_bytes()
-    with connect(server, known_hosts=known, accept_new=accept_new) as host, pytest.raises(ChangedHostKey) as stopped:
+    questions = TrustFirst() if accept_new else None
+    with connect(server, known_hosts=known, questions=questions) as host, pytest.raises(ChangedHostKey) as stopped:
         host.run(["true"])
     assert fingerprints(other)[0] in stopped.value.message
     assert fingerprints(server.known_hosts_file)[0] in stopped.value.message
     assert known.read_bytes() == before
-    # The hint is a command that does what it says.
-    subprocess.run(stopped.value.hint.partition(": ")[2].partition(" and ")[0], shell=True, check=True, env=os.environ)
-    with connect(server, known_hosts=known) as host, pytest.raises(UnknownHostKey):
+    # Only the very key that was shown can take its place.
+    with connect(server, known_hosts=known, replace_key="SHA256:other") as host, pytest.raises(ChangedHostKey):
         host.run(["true"])
+    assert known.read_bytes() == before
+    [shown] = fingerprints(server.known_hosts_file)
+    assert f"--replace-key {shown}" in stopped.value.hint
+    with connect(server, known_hosts=known, replace_key=shown) as host:
+        assert host.run(["printf", "in"]).stdout == b"in"
+    assert known.read_text() == server.known_hosts_file.read_text().strip() + "\n"
 
 
 @needs_keygen
 def test_a_key_of_another_kind_is_a_changed_key(server, known, tmp_path):
     known.parent.mkdir()
     known.write_text(f"[127.0.0.1]:{server.port} {key_pair(tmp_path / 'o', 'ecdsa').with_suffix('.pub').read_text()}")
-    with connect(server, known_hosts=known, accept_new=True) as host, pytest.raises(ChangedHostKey):
+    with connect(server, known_hosts=known, questions=TrustFirst()) as host, pytest.raises(ChangedHostKey):
         host.run(["true"])
 
 
@@ -134,7 +141,7 @@ def test_a_wrong_key_is_refused(server, tmp_path, kind):
     ):
         host.run(["true"])
     assert f"{server.user}@127.0.0.1:{server.port}" in failure.value.message
-    assert "ssh-copy-id" in failure.value.hint
+    assert "authorized_keys" in failure.value.hint
 
 
 @pytest.mark.parametrize("identity", ["", "/no/such/key"])
@@ -215,7 +222,7 @@ def test_a_closed_port_is_unreachable_at_once(known):
     started = time.monotonic()
     port = closed_port()
     with pytest.raises(Unreachable) as failure:
-        SshHost("there", Address("127.0.0.1", "root", port), known_hosts=known).run(["true"])
+        SshHost("there", Address("127.0.0.1", "root", port), known_hosts=known, retry_s=()).run(["true"])
     assert time.monotonic() - started < 3
     assert f"127.0.0.1:{port}" in failure.value.message
     assert "refused" in failure.value.message
@@ -281,7 +288,9 @@ def noise_after_the_banner():
 def test_a_server_that_is_none_is_unreachable_in_bounded_time(say, known):
     started = time.monotonic()
     with strange_server(say) as port:
-        host = SshHost("there", Address("127.0.0.1", "root", port), known_hosts=known, connect_timeout_s=0.5)
+        host = SshHost(
+            "there", Address("127.0.0.1", "root", port), known_hosts=known, connect_timeout_s=0.5, retry_s=()
+        )
         with pytest.raises(Unreachable, match=f"127.0.0.1:{port}"):
             host.run(["true"])
     assert time.monotonic() - started < 5

@@ -16,25 +16,33 @@ from launcher.output import Output
 @click.argument("spec", type=click.Path(path_type=Path))
 @click.option("--host", required=True, help="A saved host, an address, or `local`.")
 @click.option("-d", "--detach", is_flag=True, help="Start it and come back at once.")
-@click.option("--dry-run", is_flag=True, help="Check everything here and print the plan; nothing is sent.")
+@click.option("--dry-run", is_flag=True, help="Check everything, here and there, and print the plan; nothing is sent.")
+@click.option("--force", is_flag=True, help="Go on in spite of what was found on the host.")
 @spec_options
 @json_option
 @click.pass_obj
-def command(app: App, /, spec: Path, host: str, detach: bool, dry_run: bool, as_json: bool, **flags: Any) -> None:
+def command(
+    app: App, /, spec: Path, host: str, detach: bool, dry_run: bool, force: bool, as_json: bool, **flags: Any
+) -> None:
     """Train a LoRA classifier on a host.  Ctrl-C only stops watching: the run needs nobody.
+
+    The host is looked at before anything is sent: what would go wrong there is said, and what is fatal stops it.
 
     Example: launch train reviews.yaml --host box --num-train-epochs 2
     """
     from jobs.spec import load
-    from launcher import submit
+    from launcher import preflight, submit
     from launcher.follow import follow
 
     output = Output(as_json=as_json)
     asked = load(spec, {key: value for key, value in flags.items() if value is not None})
     plan = submit.plan(asked, spec.absolute().parent)
+    report = preflight.look(app, host, send_bytes=plan.size_bytes, send_files=len(plan.files))
     if dry_run:
-        output.show(plan.to_json(), lambda console: console.print(submit.in_words(plan, host), soft_wrap=True))
-        return
+        data = plan.to_json() | {"findings": [one.to_json() for one in report.findings]}
+        output.show(data, lambda console: console.print(preflight.in_words(report, plan), soft_wrap=True))
+        raise click.exceptions.Exit(1 if report.is_fatal and not force else 0)
+    preflight.check(report, output.observe, force=force)
     record, started = submit.submit(plan, app.agent(host), host, app.ledger, output.observe)
     if detach:
         data = {

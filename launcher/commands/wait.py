@@ -25,4 +25,4 @@ def command(app: App, run: str | None, as_json: bool) -> None:
 
     record, output = app.ledger.find(run), Output(as_json=as_json)
     state = watch(record, app.agent(record.host), app.ledger, output.observe_notes)
-    conclude(record, state, output)
+    conclude(app, record, state, output)

@@ -1,0 +1,243 @@
+"""Looks at a host before anything is sent to it, and says what would go wrong there: what, why, and what to do."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from launcher import submit
+from launcher.app import App
+from launcher.errors import LaunchError
+from launcher.host_book import LOCAL, SavedHost
+from launcher.progress import Note, Observer
+from launcher.untrusted import clean
+from remote import probe as probing
+from remote.facts import Disk, Facts
+from remote.profile import Profile
+from remote.ssh_host import SshHost
+
+GB, GIB = 1e9, 1 << 30
+# An environment, checkpoints and results need this much beyond what is sent; an environment has some 30,000 files.
+ROOM_BYTES = 5 * GIB
+SPARE_BYTES = 256 * 1024 * 1024
+ROOM_INODES, SPARE_INODES = 60_000, 2_000
+BUSY_BYTES = GIB
+SKEW_S = 120.0
+# What a no-GPU mode leaves, and what loading the smallest models takes.
+FEW_MEMORY_BYTES = 4 * GIB
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that stands in the way; a `fatal` one stops a run from being sent."""
+
+    code: str
+    fatal: bool
+    what: str
+    why: str
+    todo: str
+
+    def in_words(self) -> str:
+        """One sentence and the next step."""
+        return f"{'error' if self.fatal else 'warning'}: {self.what}: {self.why}\nhint: {self.todo}"
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Report:
+    """A host as it was found."""
+
+    host: str
+    facts: Facts
+    profile: Profile
+    findings: tuple[Finding, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """For `--json`."""
+        found = [finding.to_json() for finding in self.findings]
+        return {"host": self.host, "profile": self.profile.name, **self.facts.to_json(), "findings": found}
+
+    @property
+    def is_fatal(self) -> bool:
+        """Whether a run would be stopped before it is sent."""
+        return any(finding.fatal for finding in self.findings)
+
+    def summary(self) -> str:
+        """The machine in a line."""
+        gpus = self.facts.gpus
+        names = "GPUs unknown" if gpus is None else ", ".join(gpu.name for gpu in gpus) or "no GPU"
+        cpus, memory = self.facts.cpu_count, self.facts.memory_limit_bytes
+        shown = [names, f"{cpus:g} CPUs" if cpus else "", f"{memory / GIB:.0f} GiB" if memory else ""]
+        return ", ".join(part for part in shown if part)
+
+
+class NotReady(LaunchError):
+    """The host can't take the run; nothing was sent."""
+
+    code = "preflight_failed"
+
+
+def look(
+    app: App,
+    name: str,
+    *,
+    send_bytes: int = 0,
+    send_files: int = 0,
+    mirrors: bool = False,
+    quiet: bool = False,
+) -> Report:
+    """Ask the host, over one command.
+
+    Raises OtherMachine when it is not the one on record, and what connecting raises.
+    """
+    saved = app.hosts.find(name)
+    profile = app.profiles.named(saved.profile) if saved.profile else None
+    workspace = str(app.settings.local_workspace) if saved.name == LOCAL else saved.workspace
+    urls = (profile or app.profiles.named("plain")).mirrors if mirrors else ()
+    host = app.host(name, quiet=quiet)
+    if isinstance(host, SshHost):
+        host.connect()  # its time must not count as the clock's being slow
+    before_s = time.time()
+    facts = probing.probe(host, app.profiles, profile=profile, workspace=workspace, mirrors=urls)
+    skew_s = _skew_s(facts, before_s, time.time())
+    saved.identity.require(name, facts.identity)
+    profile = profile or app.profiles.recognise(facts, _address(saved))
+    found = tuple(findings(facts, profile, name, send_bytes=send_bytes, send_files=send_files, skew_s=skew_s))
+    return Report(name, facts, profile, found)
+
+
+def in_words(report: Report, plan: submit.Plan) -> str:
+    """The plan of a run and what was found on its host, for `--dry-run`."""
+    found = [clean(finding.in_words()) for finding in report.findings]
+    here = f"  host  {clean(report.facts.hostname)}: {clean(report.summary())}"
+    return "\n".join([submit.in_words(plan, report.host), here, *found, "nothing was sent (--dry-run)"])
+
+
+def check(report: Report, observer: Observer, *, force: bool = False) -> None:
+    """Tell the findings.  Raises NotReady where one is fatal, unless `force`."""
+    for finding in report.findings:
+        if force or not finding.fatal:
+            observer(Note(clean(finding.in_words())))
+    fatal = [finding for finding in report.findings if finding.fatal]
+    if fatal and not force:
+        listed = "".join(f"\n  - {one.what}: {one.why}" for one in fatal)
+        raise NotReady(f"{report.host} is not ready, nothing was sent{clean(listed)}", hint=clean(fatal[0].todo))
+
+
+def findings(
+    facts: Facts, profile: Profile, name: str, *, send_bytes: int = 0, send_files: int = 0, skew_s: float | None = None
+) -> Iterator[Finding]:
+    """What stands in the way of a run on such a machine; pure.  `skew_s`: its clock minus ours, None if not known."""
+    yield from _gpu(facts, profile, name)
+    yield from _workspace(facts, profile, name, send_bytes, send_files)
+    if facts.pythons and not facts.python(3, 8):
+        yield Finding("python", True, "no Python >= 3.8", "our program on the host needs one",
+                      "choose an image with a newer Python")  # fmt: skip
+    elif not facts.pythons:
+        yield Finding("python", True, "no Python was found", "our program on the host needs one, >= 3.8",
+                      "choose an image with Python")  # fmt: skip
+    if not facts.tool("tmux"):
+        yield Finding("tmux", False, "no tmux", "the run is detached without it, and nobody can attach to it",
+                      f"launch exec {name} -- apt-get install -y tmux")  # fmt: skip
+    if skew_s is not None and abs(skew_s) > SKEW_S:
+        way = "ahead" if skew_s > 0 else "behind"
+        yield Finding("clock", False, f"its clock is {abs(skew_s) / 60:.0f} min {way}",
+                      "certificates may not be valid yet, or not any more, so that downloads fail",
+                      f"launch exec {name} -- date")  # fmt: skip
+    limit, used = facts.memory_limit_bytes, facts.memory_used_bytes or 0
+    if limit is not None and limit - used < FEW_MEMORY_BYTES:
+        yield Finding("memory", False, f"{(limit - used) / GIB:.1f} GiB of memory left of {limit / GIB:.1f}",
+                      "the platform kills the largest process when the limit is reached",
+                      f"launch exec {name} -- ps aux, or rent more memory")  # fmt: skip
+
+
+def _gpu(facts: Facts, profile: Profile, name: str) -> Iterator[Finding]:
+    if facts.gpus is None:
+        yield Finding("gpu", profile.expects_gpu, "nvidia-smi does not answer", "the driver hangs, or is being started",
+                      f"launch host probe {name}; if it stays so, restart the machine in the console")  # fmt: skip
+    elif facts.gpu_fault:
+        yield Finding("gpu", True, f"the GPU is out of order ({facts.gpu_fault})", "nothing can be computed on it",
+                      "restart the machine in the console, or rent another one")  # fmt: skip
+    elif profile.misses_gpu(facts):
+        yield Finding("no_gpu_mode", True, "no GPU: the machine runs in its no-GPU mode (无卡模式)",
+                      "training on its half a core would take days",
+                      f"start it with a GPU in the console, then: launch host probe {name}")  # fmt: skip
+    elif not facts.gpus:
+        yield Finding("gpu", False, "no NVIDIA GPU", "training runs on the CPU, which suits only tiny models",
+                      "rent a machine with a GPU, or go on")  # fmt: skip
+    yield from _busy(facts, name)
+
+
+def _busy(facts: Facts, name: str) -> Iterator[Finding]:
+    others = facts.gpu_processes or ()
+    for gpu in facts.gpus or ():
+        used = gpu.memory_used_bytes or 0
+        on_it = [one for one in others if one.gpu_uuid == gpu.uuid]
+        if not on_it and used < BUSY_BYTES:
+            continue
+        who = (
+            ", ".join(f"{one.name or 'a process'} (pid {one.pid})" for one in on_it[:3])
+            or "a process that can't be seen"
+        )
+        yield Finding("gpu_busy", False, f"{gpu.name} has {used / GIB:.1f} GiB in use, by {who}",
+                      "the run may be out of memory, and both are slower",
+                      f"launch ps --host {name}, launch exec {name} -- nvidia-smi")  # fmt: skip
+
+
+def _workspace(facts: Facts, profile: Profile, name: str, send_bytes: int, send_files: int) -> Iterator[Finding]:
+    workspace = facts.workspace_among([one.path for one in facts.workspaces])
+    if workspace is None:
+        tried = "; ".join(f"{one.folder}: {one.reason or one.state} {one.said}".strip() for one in facts.workspaces)
+        yield Finding("workspace", True, f"no folder can be written to ({tried or 'none was tried'})",
+                      "a run keeps its inputs, log and results there",
+                      f"free some space, or: launch host add {name} LOGIN --workspace DIR")  # fmt: skip
+        return
+    disk = facts.disk(workspace.path) or facts.disk(workspace.folder)
+    if disk is not None:
+        yield from _room(disk, name, send_bytes, send_files)
+    if profile.durable and not profile.survives(workspace.folder):
+        yield Finding("durable", False, f"{workspace.folder} may not survive a stop of the machine",
+                      f"on {profile.title} only {', '.join(one.path for one in profile.durable)} does",
+                      f"pull soon, or: launch host add {name} LOGIN --workspace {profile.durable[0].path}")  # fmt: skip
+
+
+def _room(disk: Disk, name: str, send_bytes: int, send_files: int) -> Iterator[Finding]:
+    clean_up = (
+        f"launch exec {name} -- sh -c 'df -h; df -i; du -xsh ~/.cache/huggingface ~/.local/share/Trash "
+        "/root/miniconda3/pkgs /root/autodl-tmp/*'"
+    )
+    if disk.read_only:
+        yield Finding("disk", True, f"{disk.mount} is read-only", "nothing can be put there",
+                      "restart the machine in the console")  # fmt: skip
+    free, inodes = disk.free_bytes, disk.free_inodes
+    if free is not None and free < send_bytes + ROOM_BYTES:
+        fatal = free < send_bytes + SPARE_BYTES
+        yield Finding("disk", fatal, f"{free / GB:.1f} GB free on {disk.mount}",
+                      f"{send_bytes / GB:.1f} GB would be sent, and an environment, checkpoints and results need about "
+                      f"{ROOM_BYTES / GB:.0f} GB more", clean_up)  # fmt: skip
+    if inodes is not None and inodes < send_files + ROOM_INODES:
+        fatal = inodes < send_files + SPARE_INODES
+        yield Finding("inodes", fatal, f"{inodes} inodes free on {disk.mount}",
+                      "every file takes one, however small, and an environment has some 30,000", clean_up)  # fmt: skip
+
+
+def _skew_s(facts: Facts, before_s: float, after_s: float) -> float | None:
+    """Its clock minus ours; 0 where the difference can be the time that the question took."""
+    if facts.clock_s is None:
+        return None
+    if before_s - 1 <= facts.clock_s <= after_s + 1:
+        return 0.0
+    return facts.clock_s - (before_s if facts.clock_s < before_s else after_s)
+
+
+def _address(saved: SavedHost) -> str:
+    """The host name that its login leads to."""
+    if saved.name == LOCAL:
+        return ""
+    from remote import address
+
+    return address.parse(saved.login).host

@@ -1,0 +1,132 @@
+"""Moves a saved host to its box's new address, once it is clear that the same box is there.
+
+No password is offered before that: a box is proven by a key login that finds our marker on its disk, or by showing the
+very host key it had under the old address; then the marker is still looked at.
+"""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from launcher.app import App
+from launcher.errors import LaunchError, NoSuchHost
+from launcher.host_book import SavedHost
+from remote import address as addresses
+from remote import host_keys, ssh_config
+from remote.errors import AuthenticationFailed, ChangedHostKey, OtherMachine, UnknownHostKey
+from remote.host import Host
+from remote.host_keys import KnownHosts
+from remote.identity import MARKER_FILE, Identity
+from remote.questions import Questions
+
+if TYPE_CHECKING:
+    from paramiko import PKey
+
+# $1: a nonce, $2: the marker's file.  Says two lines, and touches nothing.
+LOOK = r"""printf '\n@launch %s\n%s\n%s\n' "$1" "$(uname -n)" "$(head -c 64 "$2" 2>/dev/null)" """
+
+
+@dataclass(frozen=True)
+class Rebound:
+    """A host under its new address; `hostname_before` differs where the box was renamed or cloned."""
+
+    name: str
+    login: str
+    hostname: str
+    hostname_before: str
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    def in_words(self) -> str:
+        """For a person."""
+        renamed = f", which was {self.hostname_before}" if self.hostname_before not in ("", self.hostname) else ""
+        return f"{self.name} is at {self.login} now: the same box ({self.hostname}{renamed}), by the marker on its disk"
+
+
+def rebind(app: App, name: str, login: str, questions: Questions, *, replace_key: str = "") -> Rebound:
+    """Find the box of `name` at `login` and save the new address.
+
+    Raises NoSuchHost, OtherMachine when another box is there, AuthenticationFailed when nothing proves which one it is.
+    """
+    saved = app.hosts.saved(name)
+    if saved is None:
+        raise NoSuchHost(f"no host {name!r} is saved", hint="launch host list")
+    if not saved.identity.marker:
+        raise LaunchError(
+            f"{name} has no marker on record to know its box by", hint=f'launch host add {name} "{login}"'
+        )
+    moved = replace(saved, login=login)
+    known = _OldKey(saved, questions)
+    with _proven(app, moved, known, replace_key) as host:
+        found = _look(host, saved)
+    if found.marker != saved.identity.marker:
+        said = (
+            f"its marker is {found.marker}" if found.marker else f"no marker of ours lies in {saved.workspace}/launch"
+        )
+        raise OtherMachine(
+            f"{name}: {login} leads to another box ({found.hostname}; {said}); nothing was changed",
+            hint=f'if it was rebuilt: launch host remove {name}, then launch host add {name} "{login}"',
+        )
+    app.hosts.add(replace(moved, identity=replace(saved.identity, hostname=found.hostname)))
+    return Rebound(name, login, found.hostname, saved.identity.hostname)
+
+
+class _OldKey(Questions):
+    """Vouches for a new address that shows the key of the old one; else the person is asked."""
+
+    def __init__(self, saved: SavedHost, questions: Questions) -> None:
+        [*_, hop] = ssh_config.route(addresses.parse(saved.login))
+        self._known = KnownHosts(saved.known_hosts_file)
+        self._at = host_keys.name_of(hop.host, hop.port)
+        self._questions = questions
+        self.recognised = False
+
+    def recognises(self, key: PKey) -> bool:
+        """Whether it is the key that the old address had."""
+        self.recognised = self._known.check(self._at, key).is_known
+        return self.recognised
+
+    def trust(self, unknown: UnknownHostKey) -> bool:
+        return self.recognises(unknown.key) or self._questions.trust(unknown)
+
+    def password(self, who: str, *, again: bool, is_target: bool) -> str | None:
+        return self._questions.password(who, again=again, is_target=is_target)
+
+    def passphrase(self, path: str, *, again: bool) -> str | None:
+        return self._questions.passphrase(path, again=again)
+
+    def tell(self, text: str) -> None:
+        self._questions.tell(text)
+
+
+def _proven(app: App, moved: SavedHost, known: _OldKey, replace_key: str) -> Host:
+    """A connection to the new address, with a password only where the host key is the old one."""
+    host = app.connect(moved, questions=known, keys_only=True, replace_key=replace_key)
+    try:
+        host.run(["true"])
+    except ChangedHostKey as changed:
+        # Providers hand the same ports round: the record may be of an earlier tenant, or of an earlier box of ours.
+        if replace_key or not known.recognises(changed.key):
+            changed.hint = changed.hint.replace("launch host add", "launch host rebind")
+            raise
+        return _proven(app, moved, known, host_keys.fingerprint(changed.key).split()[-1])
+    except AuthenticationFailed as refused:
+        if not known.recognised:
+            raise AuthenticationFailed(
+                f"{refused.message}; without a key nothing proves that it is the box of {moved.name}, "
+                "and no password was offered",
+                hint="put your key into ~/.ssh/authorized_keys there (the console has a terminal), then try again",
+            ) from refused
+        return app.connect(moved, questions=known, replace_key=replace_key)
+    return host
+
+
+def _look(host: Host, saved: SavedHost) -> Identity:
+    nonce = secrets.token_hex(8)
+    argv = ["sh", "-c", LOOK, "sh", nonce, f"{saved.workspace}/launch/{MARKER_FILE}"]
+    said = host.run(argv, stdout_limit_bytes=64 * 1024).check().stdout.decode("utf-8", "replace")
+    hostname, marker, *_ = (*said.partition(f"\n@launch {nonce}\n")[2].split("\n"), "", "")
+    return Identity(hostname, marker=marker)

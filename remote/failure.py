@@ -1,0 +1,195 @@
+"""What a failure means and what to do next: the signals that rented machines give, each explained in a sentence.
+
+A signal is whatever tells of a failure: the words of an exception, the last lines of a log, `exit 137`.  The table is
+all there is; the first row that matches counts.  Nothing here is ever run or deleted: a next step is a command to type.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from dataclasses import dataclass
+from typing import TypeVar
+
+from remote.errors import RemoteError, Unreachable
+
+SIGNAL_LIMIT = 64 * 1024
+E = TypeVar("E", bound=RemoteError)
+
+
+@dataclass(frozen=True)
+class Failure:
+    """One row: `code` for scripts, what it means, the command to type (HOST, RUN stand for names), and whether it may
+    pass by itself within seconds."""
+
+    code: str
+    signal: re.Pattern[str]
+    meaning: str
+    todo: str
+    passing: bool = False
+
+    def next_command(self, *, host: str = "", run: str = "") -> str:
+        """The command, with the names that are known."""
+        said = self.todo
+        for word, name in (("HOST", host), ("RUN", run)):
+            if name:
+                said = re.sub(rf"\b{word}\b", lambda _, name=name: shlex.quote(name), said)  # type: ignore[misc]
+        return said
+
+
+def _row(code: str, signal: str, meaning: str, todo: str, *, passing: bool = False) -> Failure:
+    return Failure(code, re.compile(signal, re.IGNORECASE), meaning, todo, passing)
+
+
+FRESH_LINE = 'copy a fresh login line from the console: launch host rebind HOST "ssh -p PORT root@ADDRESS"'
+
+# Specific before general: a throttled login also ends in a reset, and a name that is not known also times out.
+CONNECTING = (
+    _row(
+        "too_many_tries",
+        r"too many authentication failures",
+        "the server counts every key and password that is offered, and hung up",
+        'name the one key: launch host add HOST "ssh -i ~/.ssh/KEY -p PORT root@ADDRESS"',
+    ),
+    _row(
+        "login_refused",
+        r"permission denied|authentication failed|refused every key",
+        "the password was reset, or the key was added after the machine had booted",
+        "copy the password from the console again, then: launch host probe HOST",
+    ),
+    _row(
+        "host_key_changed",
+        r"host identification has changed|host key verification failed|host key changed",
+        "it was rebuilt, or the address belongs to another tenant's machine by now",
+        "only if the console says it was rebuilt: launch host add HOST LOGIN --replace-key FINGERPRINT",
+    ),
+    _row(
+        "throttled",
+        r"maxstartups|kex_exchange_identification|reading ssh protocol banner|connection reset|connection closed"
+        r"|broken pipe|negotiation failed|server connection dropped|not allowed at this time|eoferror",
+        "its gateway turns logins away that come too fast, or sshd is just starting",
+        "wait a minute, then: launch host probe HOST",
+        passing=True,
+    ),
+    _row(
+        "refused",
+        r"connection refused|actively refused",
+        "nothing listens there: it is off, still booting, or its port changed at the last power-on",
+        FRESH_LINE,
+        passing=True,
+    ),
+    _row(
+        "no_such_name",
+        r"name or service not known|temporary failure in name resolution|getaddrinfo failed|nodename nor servname"
+        r"|no address associated|no such host|name does not resolve",
+        "no name server knows that host name, or this machine is offline",
+        "check the host name in the login line: launch host show HOST",
+    ),
+    _row(
+        "timed_out",
+        r"timed out|timeout|no route to host|network is unreachable|host is down",
+        "nobody answers: it is off, its port changed, or a network in between drops the packets",
+        FRESH_LINE,
+    ),
+    _row(
+        "not_ssh",
+        r"invalid packet|incompatible ssh|no acceptable|indecipherable protocol|mismatched mac|can't be understood",
+        "what answers there does not speak SSH as it should: another service, or a broken line",
+        "check the port in the login line: launch host show HOST",
+    ),
+    _row(
+        "no_commands",
+        r"exec request failed|pty (?:allocation )?request failed|subsystem request failed|no sessions|channel closed",
+        "it lets people log in but runs no commands for programs: RunPod's SSH proxy, or a login that starts tmux",
+        "RunPod: use the login line for SSH over exposed TCP; vast.ai: touch ~/.no_auto_tmux there; "
+        "then: launch host probe HOST",
+    ),
+    _row(
+        "other_machine",
+        r"another machine",
+        "the address leads to another machine than the one on record: recycled, rebuilt, or renamed",
+        'launch host rebind HOST "ssh -p PORT root@ADDRESS"',
+    ),
+)
+RUNNING = (
+    _row(
+        "cuda_out_of_memory",
+        r"cuda out of memory|outofmemoryerror|cublas_status_alloc_failed",
+        "the GPU's memory is full: before the first step another process holds it, later the batch is too large",
+        "launch host probe HOST, then train again with a smaller --train-batch-size or --max-length",
+    ),
+    _row(
+        "cuda_does_not_fit",
+        r"no kernel image is available|cuda (?:failure|error):? 804|forward compatibility was attempted"
+        r"|driver (?:version )?(?:on your system )?is (?:too old|insufficient)|sm_\d+ is not compatible",
+        "this torch was not built for this GPU, or the driver is older than torch needs",
+        "launch host probe HOST shows GPU and driver: choose an image with a newer PyTorch or driver",
+    ),
+    _row(
+        "disk_full",
+        r"no space left on device|errno 28\b|disk quota exceeded",
+        "the disk is full, in bytes or in inodes; mostly old checkpoints, the model cache or the trash",
+        "launch exec HOST -- sh -c 'df -h; df -i; du -xsh ~/.cache/huggingface ~/.local/share/Trash "
+        "/root/miniconda3/pkgs /root/autodl-tmp/*'",
+    ),
+    _row(
+        "no_gpu",
+        r"no devices were found|no cuda gpus are available|found no nvidia driver|nvidia-smi has failed",
+        "there is no GPU at hand: the machine runs in its no-GPU mode (无卡模式), or none is attached",
+        "start it with a GPU in the console, then: launch host probe HOST",
+    ),
+    _row(
+        "download_stalled",
+        r"localentrynotfounderror|read timed out|readtimeout|connecttimeout|max retries exceeded|incompleteread"
+        r"|could not find a version that satisfies|offlinemodeisenabled|connection to \S*(?:hf|huggingface)\S* ",
+        "a download stalled or was refused; that is mostly the network between the host and the hub or index",
+        "launch host probe HOST --mirrors shows what it reaches; then the same command again",
+    ),
+    _row(
+        "not_on_path",
+        r"(?:exit|status) 127\b|command not found",
+        "that program is not there, or not on the PATH of a shell that is not a login shell (no conda, no CUDA)",
+        "give its full path, or: launch exec HOST -- bash -lc COMMAND",
+    ),
+    _row(
+        "killed",
+        r"(?:exit|status) 137\b|signal 9\b|sigkill",
+        "by hand, or by the platform because the container's memory limit was reached",
+        "launch host probe HOST shows the limit; train with a smaller --train-batch-size, or rent more memory",
+    ),
+    _row(
+        "machine_restarted",
+        r"the machine restarted",
+        "nothing of the run is left running; its files are still there",
+        "launch logs RUN, then start it again: launch train SPEC --host HOST",
+    ),
+)
+
+
+def while_connecting(signal: str) -> Failure | None:
+    """The row for what went wrong before a command ran; None where the table has none."""
+    return _first(CONNECTING, signal)
+
+
+def while_running(signal: str) -> Failure | None:
+    """The row for a command or a run that failed, from its status, its reason, or the end of its output."""
+    return _first(RUNNING, signal)
+
+
+def _first(table: tuple[Failure, ...], signal: str) -> Failure | None:
+    said = signal[-SIGNAL_LIMIT:]
+    return next((row for row in table if row.signal.search(said)), None)
+
+
+def refusal(kind: type[E], message: str, cause: str, host: str) -> E:
+    """An error of `kind` that says what its cause means, and what to type next."""
+    row = while_connecting(cause)
+    return kind(message + (f": {row.meaning}" if row else ""), hint=row.next_command(host=host) if row else "")
+
+
+def unreachable(name: str, where: str, cause: str) -> Unreachable:
+    """The error for a host that could not be reached, from the words of what went wrong."""
+    row = while_connecting(cause)
+    found = refusal(Unreachable, f"{name}: {where} can't be reached ({cause})", cause, name)
+    found.passing = row is not None and row.passing
+    return found

@@ -1,0 +1,97 @@
+"""A command that runs behind SSH: its three streams, its end, and how it is ended early."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING
+
+from remote.errors import Unreachable
+from remote.host import STDERR_KEPT_BYTES, Process
+
+if TYPE_CHECKING:
+    import paramiko
+
+PACKET_BYTES = 256 * 1024
+
+
+class SshProcess(Process):
+    """`on_stderr` gets what the command writes to stderr as it comes, in a thread of its own."""
+
+    def __init__(
+        self,
+        name: str,
+        channel: paramiko.Channel,
+        stdin: Iterable[bytes],
+        on_stderr: Callable[[bytes], None] | None = None,
+    ) -> None:
+        self._name = name
+        self._channel = channel
+        self._on_stderr = on_stderr
+        self._stderr = b""
+        self._feed_error: Exception | None = None
+        self._feeder = threading.Thread(target=self._feed, args=(stdin,), daemon=True)
+        self._drainer = threading.Thread(target=self._drain, daemon=True)
+        self._feeder.start()
+        self._drainer.start()
+
+    def _feed(self, stdin: Iterable[bytes]) -> None:
+        try:
+            for chunk in stdin:
+                if not self._sent(chunk):
+                    return
+        except Exception as error:  # whatever the caller's iterator raises is the caller's to see
+            self._feed_error = error
+            close(self._channel)
+            return
+        with contextlib.suppress(OSError, EOFError):
+            self._channel.shutdown_write()
+
+    def _sent(self, chunk: bytes) -> bool:
+        """False when nobody takes it any more: the command ended or the connection broke, and `wait` tells which."""
+        try:
+            # A view: paramiko cuts off what it sent after every packet, and of bytes that would be a copy each time.
+            self._channel.sendall(memoryview(chunk))  # type: ignore[arg-type]
+        except (OSError, EOFError):
+            return False
+        return True
+
+    def _drain(self) -> None:
+        with contextlib.suppress(OSError, EOFError):
+            while chunk := self._channel.recv_stderr(PACKET_BYTES):
+                if self._on_stderr is not None:
+                    self._on_stderr(chunk)
+                self._stderr = (self._stderr + chunk)[-STDERR_KEPT_BYTES:]
+
+    def chunks(self) -> Iterator[bytes]:
+        while chunk := self._received():
+            yield chunk
+
+    def _received(self) -> bytes:
+        try:
+            return self._channel.recv(PACKET_BYTES)
+        except (OSError, EOFError):  # a broken connection, met while more was asked for: `wait` tells
+            return b""
+
+    def wait(self) -> int:
+        status = self._channel.recv_exit_status()
+        self._drainer.join()
+        if self._feed_error is not None:
+            raise self._feed_error
+        if status < 0:
+            # Never a guess: the command may have ended well, or may still be running.
+            raise Unreachable(f"{self._name}: the connection broke before the command's end was known")
+        return status
+
+    def stderr(self) -> bytes:
+        return self._stderr
+
+    def close(self) -> None:
+        close(self._channel)
+
+
+def close(channel: paramiko.Channel) -> None:
+    """Close a channel, whether or not its connection still lives."""
+    with contextlib.suppress(OSError, EOFError):
+        channel.close()

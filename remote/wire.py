@@ -1,0 +1,137 @@
+"""The stream of bytes below a connection: TCP, or a ProxyCommand; made within a time limit or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+CHUNK_BYTES = 256 * 1024
+# Unacknowledged for this long means that the network is gone (where the system can be told).
+USER_TIMEOUT_MS = 45_000
+SAID_BYTES = 2000
+
+
+def within(seconds: float, work: Callable[[], T]) -> T:
+    """What `work` returns or raises.  Raises TimeoutError when it takes longer; it is then left to itself."""
+    outcome: _Outcome[T] = _Outcome(work)
+    thread = threading.Thread(target=outcome.find, daemon=True)
+    thread.start()
+    thread.join(seconds)
+    if thread.is_alive():
+        raise TimeoutError("timed out")
+    if outcome.error is not None:
+        raise outcome.error
+    return outcome.value
+
+
+class _Outcome(Generic[T]):
+    value: T
+
+    def __init__(self, work: Callable[[], T]) -> None:
+        self._work = work
+        self.error: BaseException | None = None
+
+    def find(self) -> None:
+        try:
+            self.value = self._work()
+        except BaseException as error:  # it belongs to whoever waits in `within`
+            self.error = error
+
+
+def tcp(host: str, port: int, timeout_s: float) -> socket.socket:
+    """A connected socket to the first of the host's addresses that answers.  Raises OSError, the last one's."""
+    deadline = time.monotonic() + timeout_s
+    # The system's resolver knows no time limit of its own.
+    found = within(timeout_s, lambda: socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
+    last: OSError = OSError(f"{host} has no address")
+    for family, kind, protocol, _, where in found:
+        wire = socket.socket(family, kind, protocol)
+        try:
+            wire.settimeout(max(0.1, deadline - time.monotonic()))
+            wire.connect(where)
+        except OSError as error:
+            wire.close()
+            last = error
+        except BaseException:
+            wire.close()
+            raise
+        else:
+            _tune(wire)
+            return wire
+    raise last
+
+
+def _tune(wire: socket.socket) -> None:
+    # paramiko leaves Nagle on, which costs a command up to 40 ms.
+    wire.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    if hasattr(socket, "TCP_USER_TIMEOUT"):
+        with contextlib.suppress(OSError):
+            wire.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, USER_TIMEOUT_MS)
+
+
+class ProxyCommand:
+    """A command whose input and output are the stream; `wire` is a real socket, so its end is an end.
+
+    paramiko's own reads from the pipe itself: it spins for ever once the command has ended, and can't work on Windows.
+    """
+
+    def __init__(self, command: str) -> None:
+        self.wire, self._ours = socket.socketpair()
+        # Through the user's shell, as ssh does: the text is theirs, from their ~/.ssh/config.
+        text = command if os.name == "nt" else f"exec {command}"
+        self._process = subprocess.Popen(
+            text, shell=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
+        self._said = b""
+        self._threads = [
+            threading.Thread(target=work, daemon=True) for work in (self._to_command, self._from_command, self._listen)
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def said(self) -> str:
+        """The last of what it wrote to stderr, once it is over."""
+        self._threads[2].join(1)
+        return self._said.decode(sys.getfilesystemencoding(), "replace").strip()
+
+    def close(self) -> None:
+        """End it."""
+        self.wire.close()
+        self._ours.close()
+        self._process.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(1)
+        if self._process.poll() is None:
+            self._process.kill()
+            self._process.wait()
+        for thread in self._threads:
+            thread.join(1)
+
+    def _to_command(self) -> None:
+        assert self._process.stdin is not None
+        with contextlib.suppress(OSError, ValueError), self._process.stdin as pipe:
+            while chunk := self._ours.recv(CHUNK_BYTES):
+                pipe.write(chunk)
+                pipe.flush()
+
+    def _from_command(self) -> None:
+        assert self._process.stdout is not None
+        with contextlib.suppress(OSError, ValueError), self._process.stdout as pipe:
+            while chunk := pipe.read1(CHUNK_BYTES):  # type: ignore[attr-defined]
+                self._ours.sendall(chunk)
+        with contextlib.suppress(OSError):
+            self._ours.shutdown(socket.SHUT_RDWR)
+
+    def _listen(self) -> None:
+        assert self._process.stderr is not None
+        with contextlib.suppress(OSError, ValueError), self._process.stderr as pipe:
+            while chunk := pipe.read1(CHUNK_BYTES):  # type: ignore[attr-defined]
+                self._said = (self._said + chunk)[-SAID_BYTES:]
