@@ -16,7 +16,7 @@ demo: .venv/.demo
 	@.venv/bin/launch demo
 
 test: .venv/.test
-	@.ci/packages openssh-server tmux chromium fonts-noto-cjk
+	@.ci/packages openssh-server tmux busybox chromium fonts-noto-cjk
 	@.venv/bin/python -m pytest $(MARKS) $(ARGS)
 
 lint: .venv/.test

@@ -75,9 +75,14 @@ class App:
             self._agents[host_name, quiet] = Agent(host, workspace=workspace, pythons=pythons, identity=saved.identity)
         return self._agents[host_name, quiet]
 
-    def host(self, name: str, *, quiet: bool = False) -> Host:
-        """The host itself, without our program."""
-        return self.agent(name, quiet=quiet).host
+    def host(self, name: str) -> Host:
+        """The host itself, without our program.  Raises OtherMachine when it is not the one on record."""
+        from remote import identity
+
+        host, saved = self.agent(name).host, self.hosts.find(name)
+        if saved.identity.hostname:
+            saved.identity.require(name, identity.look(host, saved.workspace))
+        return host
 
     def ssh_host(self, name: str) -> SshHost:
         """The same, for what only SSH can do.  Raises LaunchError for this machine."""

@@ -88,7 +88,7 @@ def introduce(app: App, asked: SavedHost, questions: Questions, offer: Offer, *,
         if isinstance(host, SshHost) and host.used_password:
             key, notes = _key(app, saved, host, offer)
         app.hosts.add(replace(saved, identity_file=key or saved.identity_file))
-    notes += [finding.in_words() for finding in preflight.findings(facts, profile, asked.name)]
+    notes += [f"note: {one.what}: {one.why}" for one in preflight.findings(facts, profile, asked.name)]
     gpus = tuple(gpu.name for gpu in facts.gpus or ())
     return Met(
         asked.name, asked.login, profile.name, found.hostname, place.python, place.workspace, gpus, key, tuple(notes)

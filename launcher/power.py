@@ -66,7 +66,7 @@ def plan(app: App, name: str, *, force: bool = False) -> Plan:
 
 def off(app: App, plan: Plan) -> PoweredOff:
     """Do it.  A connection that ends meanwhile is the success, not a failure."""
-    host = app.host(plan.name)
+    host = app.agent(plan.name).host  # it was looked at for the plan
     try:
         done = host.run(plan.profile.poweroff.command, timeout_s=SHUTDOWN_TIMEOUT_S)
         if done.exit_status not in (0, 255):

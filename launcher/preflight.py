@@ -16,7 +16,6 @@ from launcher.untrusted import clean
 from remote import probe as probing
 from remote.facts import Disk, Facts
 from remote.profile import Profile
-from remote.ssh_host import SshHost
 
 GB, GIB = 1e9, 1 << 30
 # An environment, checkpoints and results need this much beyond what is sent; an environment has some 30,000 files.
@@ -98,9 +97,8 @@ def look(
     profile = app.profiles.named(saved.profile) if saved.profile else None
     workspace = str(app.settings.local_workspace) if saved.name == LOCAL else saved.workspace
     urls = (profile or app.profiles.named("plain")).mirrors if mirrors else ()
-    host = app.host(name, quiet=quiet)
-    if isinstance(host, SshHost):
-        host.connect()  # its time must not count as the clock's being slow
+    host = app.agent(name, quiet=quiet).host
+    host.connect()  # its time must not count as the clock's being slow
     before_s = time.time()
     facts = probing.probe(host, app.profiles, profile=profile, workspace=workspace, mirrors=urls)
     skew_s = _skew_s(facts, before_s, time.time())

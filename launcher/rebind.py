@@ -6,7 +6,6 @@ very host key it had under the old address; then the marker is still looked at.
 
 from __future__ import annotations
 
-import secrets
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -14,18 +13,14 @@ from launcher.app import App
 from launcher.errors import LaunchError, NoSuchHost
 from launcher.host_book import SavedHost
 from remote import address as addresses
-from remote import host_keys, ssh_config
+from remote import host_keys, identity, ssh_config
 from remote.errors import AuthenticationFailed, ChangedHostKey, OtherMachine, UnknownHostKey
 from remote.host import Host
 from remote.host_keys import KnownHosts
-from remote.identity import MARKER_FILE, Identity
 from remote.questions import Questions
 
 if TYPE_CHECKING:
     from paramiko import PKey
-
-# $1: a nonce, $2: the marker's file.  Says two lines, and touches nothing.
-LOOK = r"""printf '\n@launch %s\n%s\n%s\n' "$1" "$(uname -n)" "$(head -c 64 "$2" 2>/dev/null)" """
 
 
 @dataclass(frozen=True)
@@ -61,7 +56,7 @@ def rebind(app: App, name: str, login: str, questions: Questions, *, replace_key
     moved = replace(saved, login=login)
     known = _OldKey(saved, questions)
     with _proven(app, moved, known, replace_key) as host:
-        found = _look(host, saved)
+        found = identity.look(host, saved.workspace)
     if found.marker != saved.identity.marker:
         said = (
             f"its marker is {found.marker}" if found.marker else f"no marker of ours lies in {saved.workspace}/launch"
@@ -122,11 +117,3 @@ def _proven(app: App, moved: SavedHost, known: _OldKey, replace_key: str) -> Hos
             ) from refused
         return app.connect(moved, questions=known, replace_key=replace_key)
     return host
-
-
-def _look(host: Host, saved: SavedHost) -> Identity:
-    nonce = secrets.token_hex(8)
-    argv = ["sh", "-c", LOOK, "sh", nonce, f"{saved.workspace}/launch/{MARKER_FILE}"]
-    said = host.run(argv, stdout_limit_bytes=64 * 1024).check().stdout.decode("utf-8", "replace")
-    hostname, marker, *_ = (*said.partition(f"\n@launch {nonce}\n")[2].split("\n"), "", "")
-    return Identity(hostname, marker=marker)

@@ -122,7 +122,9 @@ def _login_line(words: list[str]) -> Address:
             for shown, keyword, value in _options(word, rest):
                 if keyword == "identityfile" and keyword in said:
                     raise _refusal("it names more than one key file", hint="leave all but one out")
-                if keyword in _UNDERSTOOD:
+                if keyword == "proxyjump" and value.lower() == "none":
+                    unusable.append(shown)  # it would have to override what ~/.ssh/config says
+                elif keyword in _UNDERSTOOD:
                     said.setdefault(keyword, value)
                 elif keyword not in _WITHOUT_EFFECT:
                     unusable.append(shown)
@@ -213,14 +215,14 @@ def _address(said: dict[str, str]) -> Address:
     only = said.get("identitiesonly", "no").lower()
     if only not in _SWITCH:
         raise _refusal("IdentitiesOnly is neither yes nor no")
-    jump = said.get("proxyjump", "none")
+    jump = said.get("proxyjump", "")
     return Address(
         host,
         user or "",
         _number(said, "port", "the port is not a number", 65535),
         identity,
         _SWITCH[only],
-        () if jump.lower() == "none" else tuple(_address(_target(one.strip())) for one in jump.split(",")),
+        () if not jump else tuple(_address(_target(one.strip())) for one in jump.split(",")),
         _number(said, "connecttimeout", "ConnectTimeout is not a number of seconds", MOST_TIMEOUT_S),
     )
 

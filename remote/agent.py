@@ -116,17 +116,20 @@ class Agent:
         self._pythons = pythons
         self._identity = identity or Identity()
         self._place: Place | None = None
+        self._seen_logins = 0
         self._lock = threading.Lock()
 
     @property
     def place(self) -> Place:
-        """Found and made ready at the first use.
+        """Found and made ready at the first use, and once more after every new login.
 
         Raises NotFound where the host lacks a Python or a folder, OtherMachine where it is not the one meant.
         """
         with self._lock:
-            if self._place is None:
+            self.host.connect()
+            if self._place is None or self._seen_logins != self.host.logins:
                 self._place = self._settle()
+                self._seen_logins = self.host.logins
             return self._place
 
     @property

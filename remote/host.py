@@ -88,6 +88,12 @@ class Host(ABC):
 
     name: str
     is_local: bool = False
+    logins: int = 0
+    """How often it was connected to; after each time it may be another machine."""
+
+    def connect(self) -> object:
+        """Make the connection that commands run over, if it is not there.  Raises what the first command would."""
+        return None
 
     @abstractmethod
     def start(

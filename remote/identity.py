@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import secrets
 from dataclasses import dataclass
 
 from remote import failure
 from remote.errors import OtherMachine
+from remote.host import Host
 
 MARKER_FILE = "box-id"
 """In `<workspace>/launch/` on the host; written once, and never changed."""
+LOOK_LIMIT_BYTES = 64 * 1024
+
+# $1: a nonce, $2: the marker's file.  Says two lines, and touches nothing.
+LOOK = r"""printf '\n@launch %s\n%s\n%s\n' "$1" "$(uname -n)" "$(head -c 64 "$2" 2>/dev/null)" """
 
 
 @dataclass(frozen=True)
@@ -43,3 +49,12 @@ class Identity:
                 "another machine",
                 name,
             )
+
+
+def look(host: Host, workspace: str) -> Identity:
+    """Hostname and marker of a machine, which is only read from.  Raises what Host.run raises."""
+    nonce = secrets.token_hex(8)
+    argv = ["sh", "-c", LOOK, "sh", nonce, f"{workspace}/launch/{MARKER_FILE}"]
+    said = host.run(argv, stdout_limit_bytes=LOOK_LIMIT_BYTES).check().stdout.decode("utf-8", "replace")
+    hostname, marker, *_ = (*said.partition(f"\n@launch {nonce}\n")[2].split("\n"), "", "")
+    return Identity(hostname, marker=marker)

@@ -173,6 +173,7 @@ class SshHost(Host):
             if self._connection is None or not self._connection.transport.is_active():
                 self._hang_up()
                 self._connection = self._reached()
+                self.logins += 1
             return self._connection.transport
 
     def close(self) -> None:

@@ -16,6 +16,8 @@ from pathlib import Path
 import pytest
 
 from remote.address import parse
+from remote.agent import Agent
+from remote.errors import OtherMachine
 from remote.probe import probe
 from remote.profile import load
 from remote.ssh_host import SshHost
@@ -122,10 +124,11 @@ def test_connect_and_probe_take_few_round_trips(
             started = time.monotonic()
             facts = probe(host, load())
             took_s = time.monotonic() - started
-            beyond = relay.round_trips - handshake
+            total = relay.round_trips
+            beyond = total - handshake
             with capsys.disabled():
                 print(
-                    f"\nconnect + probe by {label} at 60 ms: {relay.round_trips} round trips, {handshake} of them the "
+                    f"\nconnect + probe by {label} at 60 ms: {total} round trips, {handshake} of them the "
                     f"key exchange, {beyond} beyond it; {took_s:.2f} s"
                 )
             assert facts.hostname == box.hostname
@@ -332,7 +335,31 @@ def test_another_machine_under_the_same_address_is_not_touched(laptop: Cli) -> N
             assert (met.status, met.error["code"]) == (3, "other_machine"), met
             assert "nothing on it was touched" in met.error["message"]
             assert "launch host rebind box" in met.error["hint"]
+        for argv in (["exec", "--json", "box", "--", "touch", "/root/autodl-tmp/x"], ["tunnel", "box", "--json"]):
+            met = laptop(*argv, env={"LAUNCH_PASSWORD": other.password})
+            assert met.error["code"] == "other_machine", met
         assert other.run("ls", "-A", "/root/autodl-tmp").stdout == b""
+
+
+def test_a_connection_that_comes_back_to_another_machine_is_left_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
+    known = tmp_path / "known_hosts"
+    with Box(password="the same") as box:
+        host = SshHost("box", parse(box.login_line), questions=Answers(["the same"] * 2), known_hosts=known, retry_s=())
+        identity = Agent(host).place.identity
+        agent = Agent(host, identity=identity)
+        assert agent.call("states", {"run_ids": None}) == {"runs": []}
+        port = box.port
+    # An image with its host key baked in: the key alone would not tell.
+    with Box(port=port, hostname="another", password="the same") as other:
+        known.write_text(other.host_key_line + "\n")
+        with pytest.raises(OtherMachine):
+            agent.call("states", {"run_ids": None})
+        assert other.run("ls", "-A", "/root/autodl-tmp").stdout == b""
+    host.close()
 
 
 def test_a_box_that_moved_is_followed_and_its_runs_with_it(laptop: Cli, box: Box) -> None:
