@@ -109,7 +109,7 @@ def test_an_autodl_box_with_a_gpu() -> None:
     assert shutdown is not None
     assert (curl.version, shutdown.path, shutdown.version) == ("7.81.0", "/usr/bin/shutdown", "")
     assert found.network is not None
-    assert found.network.pip_index == "mirrors.aliyun.com"
+    assert found.network.pip_index == "index.example.com"
     assert [(mirror.ok, mirror.http_status, mirror.duration_s) for mirror in found.mirrors] == [
         (True, 200, 0.184213),
         (False, None, 3.001822),
@@ -618,7 +618,7 @@ def test_without_a_timeout_program(there, programs, home):
 
 @needs_posix
 def test_what_can_not_be_killed_is_not_waited_for(programs, home):
-    """A shell that ignores every signal but KILL, and whose child holds its output: as near to a stuck driver as we get."""
+    """A shell that ignores every signal but KILL, and whose child holds its output: as near to a stuck driver as can be."""
     pids = home.parent / "pids"
     program(programs / "nvidia-smi", f"trap '' TERM; echo $$ >>{pids}; while :; do sleep 1; done")
     # It reads patiently, but kills nobody.
@@ -851,7 +851,7 @@ class Answers(http.server.BaseHTTPRequestHandler):
         self.send_response(int(self.path.strip("/") or 200))
         self.end_headers()
 
-    do_GET = do_HEAD
+    do_GET = do_HEAD  # noqa: N815 (the library calls it by this name)
 
     def log_message(self, *_: object) -> None:
         pass

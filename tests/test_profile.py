@@ -1,4 +1,4 @@
-"""Kinds of rented machines: recognised by evidence, refused before anything is tried, and a person's own counts first."""
+"""Kinds of rented machines: recognised by evidence, refused before anything is tried; one's own counts first."""
 
 from __future__ import annotations
 
