@@ -52,7 +52,15 @@ def launch(app: App, password_stdin: bool) -> None:
              launch pull && launch verify && launch evaluate
     """
     if password_stdin:
-        app.password = sys.stdin.readline().rstrip("\r\n") or None
+        app.password = _first_line() or None
+
+
+def _first_line() -> str:
+    """Byte by byte: what follows is for the command, and must not lie in a buffer of ours."""
+    line = b""
+    while (byte := os.read(sys.stdin.fileno(), 1)) not in (b"", b"\n"):
+        line += byte
+    return line.decode("utf-8", "surrogateescape").rstrip("\r")
 
 
 for _module in (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -74,5 +75,6 @@ class _Sink:
 
 
 def _stdin() -> Iterator[bytes]:
-    while chunk := sys.stdin.buffer.read1(CHUNK_BYTES):  # type: ignore[union-attr]
+    # Not through sys.stdin: a thread that waits in its lock when the command is over would abort the interpreter.
+    while chunk := os.read(sys.stdin.fileno(), CHUNK_BYTES):
         yield chunk

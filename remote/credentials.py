@@ -52,7 +52,7 @@ class Credentials:
         self._keys_only = keys_only
         self._is_target = is_target
         self._refused: list[str] = []
-        self._troubles: list[str] = []
+        self._troubles: dict[str, None] = {}
         self._accepted: Offer | None = None
         self._unlocked: dict[Path, paramiko.PKey] = {}
         self._agents: list[paramiko.Agent] = []
@@ -82,7 +82,7 @@ class Credentials:
             return False
         for offer in self._offers():
             if len(self._refused) >= MOST_KEYS:
-                self._troubles.append(f"more than {MOST_KEYS} keys are there, the others were not offered")
+                self._note(f"more than {MOST_KEYS} keys are there, the others were not offered")
                 break
             key = offer.load()
             if key is None:
@@ -128,7 +128,7 @@ class Credentials:
         try:
             agent = open_agent()
         except Exception as error:  # an agent may break in any way; the files and the password are still there
-            self._troubles.append(f"the agent can't be asked ({error})")
+            self._note(f"the agent can't be asked ({error})")
             return []
         with contextlib.closing(agent):
             return [
@@ -172,7 +172,7 @@ class Credentials:
             passphrase = self._questions.passphrase(str(path), again=tries > 0) or ""
             if not passphrase:
                 break
-        self._troubles.append(f"{path}: {trouble}")
+        self._note(f"{path}: {trouble}")
         return None
 
     # -- passwords
@@ -232,12 +232,16 @@ class Credentials:
             return None
         except Exception as error:  # paramiko passes on whatever its reader tripped over
             if transport.is_active():  # the key could not sign, or the host talks nonsense: not this one
-                self._troubles.append(str(error) or type(error).__name__)
+                self._note(str(error) or type(error).__name__)
                 return None
             raise Dropped from error
         if left:
             self._allowed = tuple(left)
         return left
+
+    def _note(self, trouble: str) -> None:
+        """For the error, if there will be one; each once, however often the connection is made."""
+        self._troubles[trouble] = None
 
     def _in_words(self) -> str:
         refused = [f"{len(self._refused)} key{'s' * (len(self._refused) > 1)} ({', '.join(self._refused)})"]

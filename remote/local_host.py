@@ -66,7 +66,8 @@ class LocalProcess(Process):
 
     def wait(self) -> int:
         status = self._popen.wait()
-        self._feeder.join()
+        # Not for ever: whoever feeds it may have nothing to say, and need not know yet that it is over.
+        self._feeder.join(JOIN_S)
         self._drainer.join()
         if self._feed_error is not None:
             raise self._feed_error

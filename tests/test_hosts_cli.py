@@ -532,6 +532,16 @@ def test_exec_carries_everything(laptop: Cli, box: Box) -> None:
     assert collected.data["stderr"] == "err\n"
     words = laptop("exec", "box", "--", "printf", "%s|", "a b", "$HOME", "'", "*")
     assert words.stdout.endswith("a b|$HOME|'|*|")
+    # Whoever feeds it may go on for ever: the command's end counts.
+    with subprocess.Popen(["sleep", "60"], stdout=subprocess.PIPE) as endless:
+        for host in ("box", "local"):
+            words = [*argv[:-2], host, "--", "sh", "-c", "echo said; exit 5"]
+            ended = subprocess.run(
+                words, env=laptop.env, cwd=laptop.home, stdin=endless.stdout, capture_output=True, timeout=30
+            )
+            assert (ended.returncode, ended.stderr) == (5, b""), host
+            assert ended.stdout.endswith(b"said\n")
+        endless.kill()
     missing = laptop("exec", "box", "--", "no-such-program")
     assert missing.status == 127
     assert "PATH" in missing.stderr

@@ -618,7 +618,7 @@ def test_without_a_timeout_program(there, programs, home):
 
 @needs_posix
 def test_what_can_not_be_killed_is_not_waited_for(programs, home):
-    """A shell that ignores every signal but KILL, and whose child holds its output: as near to a stuck driver as can be."""
+    """A shell that ignores every signal but KILL, and whose child holds its output: nearly a stuck driver."""
     pids = home.parent / "pids"
     program(programs / "nvidia-smi", f"trap '' TERM; echo $$ >>{pids}; while :; do sleep 1; done")
     # It reads patiently, but kills nobody.
