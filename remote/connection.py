@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import threading
 import time
 from collections.abc import Sequence
@@ -34,8 +35,13 @@ class HostKeyCheck:
     A changed key is never accepted, unless it is the very one whose fingerprint is `replace_key`.
     """
 
-    def __init__(self, name: str, known: KnownHosts, questions: Questions, replace_key: str = "") -> None:
+    def __init__(
+        self, name: str, login_line: str, known: KnownHosts, questions: Questions, replace_key: str = ""
+    ) -> None:
         self._name = name
+        # What a person types to settle it; an address that was not saved has no name of its own.
+        saved_as = name if name != login_line and " " not in name else "NAME"
+        self._add = f"launch host add {saved_as} {shlex.quote(login_line)}"
         self._known = known
         self._questions = questions
         self._replace_key = replace_key.removeprefix("SHA256:").strip()
@@ -60,7 +66,7 @@ class HostKeyCheck:
                 f"{self._name}: never seen before; {at} shows {shown}",
                 fingerprint=shown,
                 key=key,
-                hint="compare it with the console's, then: launch host add NAME LOGIN --accept-new",
+                hint=f"compare it with the console's, then: {self._add} --accept-new",
             )
             if not self._questions.trust(unknown):
                 raise unknown
@@ -74,8 +80,7 @@ class HostKeyCheck:
             f"{self._name}: its host key changed: {at} now shows {shown}; on record: {before}. It was rebuilt, or the"
             " address belongs to another tenant's machine by now (or somebody listens in); nothing was sent to it",
             key=key,
-            hint=f"only if the console says it was rebuilt: launch host add {self._name} LOGIN"
-            f" --replace-key {shown.split()[-1]}",
+            hint=f"only if the console says it was rebuilt: {self._add} --replace-key {shown.split()[-1]}",
         )
 
 

@@ -54,7 +54,7 @@ class SshHost(Host):
         self.name = name
         self.address = address
         self._questions = questions or Questions()
-        self._check = HostKeyCheck(name, KnownHosts(known_hosts), self._questions, replace_key)
+        self._check = HostKeyCheck(name, address.login_line, KnownHosts(known_hosts), self._questions, replace_key)
         self._keys_only = keys_only
         self._connect_timeout_s = connect_timeout_s
         self._retry_s = tuple(retry_s)
