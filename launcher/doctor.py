@@ -88,10 +88,9 @@ def _guarded(what: str, look: Callable[[], Check]) -> Check:
 
 
 def _settings(app: App) -> Check:
-    hosts, runs = len(app.hosts.all()), len(app.ledger.all())
-    return Check(
-        "here", "settings", OK, f"{hosts} hosts, {runs} runs, {len(app.profiles.all())} profiles in {app.settings.data}"
-    )
+    counts = {"hosts": app.hosts.all(), "runs": app.ledger.all(), "profiles": app.profiles.all()}
+    shown = ", ".join(f"{what}: {len(found)}" for what, found in counts.items())
+    return Check("here", "settings", OK, f"{shown}; {app.settings.data}")
 
 
 def _ssh_config() -> Check:

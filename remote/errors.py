@@ -22,11 +22,13 @@ class RemoteError(Exception):
 class Unreachable(RemoteError):
     """The host did not answer, or the connection broke before a command's end was known.
 
-    `passing`: it was turned away (a gateway that throttles, a machine that boots), so trying again soon makes sense.
+    `passing`: it was turned away (a gateway that throttles, a machine that boots), so trying again soon makes sense;
+    `short` is the message without what that means.
     """
 
     code = "unreachable"
     passing = False
+    short = ""
 
 
 class AuthenticationFailed(RemoteError):

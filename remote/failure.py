@@ -190,6 +190,7 @@ def refusal(kind: type[E], message: str, cause: str, host: str) -> E:
 def unreachable(name: str, where: str, cause: str) -> Unreachable:
     """The error for a host that could not be reached, from the words of what went wrong."""
     row = while_connecting(cause)
-    found = refusal(Unreachable, f"{name}: {where} can't be reached ({cause})", cause, name)
-    found.passing = row is not None and row.passing
+    short = f"{name}: {where} can't be reached ({cause})"
+    found = refusal(Unreachable, short, cause, name)
+    found.passing, found.short = row is not None and row.passing, short
     return found

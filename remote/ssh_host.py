@@ -198,7 +198,7 @@ class SshHost(Host):
                 if not error.passing or not waits:
                     raise
                 wait_s = waits.pop(0) * random.uniform(1 - JITTER, 1 + JITTER)
-                self._questions.tell(f"{error.message}; trying again in {wait_s:.0f} s")
+                self._questions.tell(f"{error.short}; trying again in {wait_s:.0f} s")
                 time.sleep(wait_s)
 
     def _route(self) -> tuple[Hop, ...]:

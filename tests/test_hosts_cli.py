@@ -322,7 +322,7 @@ def test_another_machine_under_the_same_address_is_not_touched(laptop: Cli) -> N
         port = box.port
     with Box(port=port, hostname="autodl-container-zzzzzzzzzz-11111111") as other:
         # Its host key is another one: that alone stops everything.
-        stopped = laptop("exec", "box", "--json", "--", "true")
+        stopped = laptop("exec", "--json", "box", "--", "true")
         assert (stopped.status, json.loads(stopped.stdout)["error"]["code"]) == (255, "host_key_changed")
         message = json.loads(stopped.stdout)["error"]["message"]
         assert other.fingerprint in message
@@ -542,6 +542,8 @@ def test_exec_carries_everything(laptop: Cli, box: Box) -> None:
             assert (ended.returncode, ended.stderr) == (5, b""), host
             assert ended.stdout.endswith(b"said\n")
         endless.kill()
+    assert laptop("exec", "box", "printf", "%s|", "-l", "--json").stdout.endswith("-l|--json|")
+    assert laptop("exec", "box", "--").status == 2
     missing = laptop("exec", "box", "--", "no-such-program")
     assert missing.status == 127
     assert "PATH" in missing.stderr

@@ -10,9 +10,10 @@ from launcher.options import json_option
 from launcher.output import Output
 
 
-@click.command("exec")
+# Options of ours stand before HOST; all that follows it is the command's, whether or not a "--" stands between.
+@click.command("exec", context_settings={"allow_interspersed_args": False})
 @click.argument("host")
-@click.argument("argv", nargs=-1, required=True, type=click.UNPROCESSED, metavar="-- COMMAND [ARG]...")
+@click.argument("argv", nargs=-1, required=True, type=click.UNPROCESSED, metavar="[--] COMMAND [ARG]...")
 @json_option
 @click.pass_obj
 def command(app: App, host: str, argv: tuple[str, ...], as_json: bool) -> None:
@@ -29,6 +30,9 @@ def command(app: App, host: str, argv: tuple[str, ...], as_json: bool) -> None:
     from remote.errors import RemoteError
 
     output = Output(as_json=as_json)
+    argv = argv[1:] if argv[0] == "--" else argv
+    if not argv:
+        raise click.UsageError("there is no command after --")
     try:
         there = app.host(host)
         if as_json:
