@@ -88,8 +88,8 @@ def _guarded(what: str, look: Callable[[], Check]) -> Check:
 
 
 def _settings(app: App) -> Check:
-    counts = {"hosts": app.hosts.all(), "runs": app.ledger.all(), "profiles": app.profiles.all()}
-    shown = ", ".join(f"{what}: {len(found)}" for what, found in counts.items())
+    counts = {"hosts": len(app.hosts.all()), "runs": len(app.ledger.all()), "profiles": len(app.profiles.all())}
+    shown = ", ".join(f"{what}: {count}" for what, count in counts.items())
     return Check("here", "settings", OK, f"{shown}; {app.settings.data}")
 
 
