@@ -29,7 +29,7 @@ class Terminal(Questions):
         return self._secret(f"{who}'s password", again, "Permission denied, please try again.")
 
     def passphrase(self, path: str, *, again: bool) -> str | None:
-        return self._secret(f"Passphrase of {path}", again, "That does not unlock it.")
+        return self._secret(f"Passphrase of {path} (Enter goes on without it)", again, "That does not unlock it.")
 
     def trust(self, unknown: UnknownHostKey) -> bool:
         if self._accept_new:

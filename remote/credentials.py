@@ -42,6 +42,10 @@ class Offer:
     blob: bytes
     load: Callable[[], paramiko.PKey | None]
 
+    def is_same(self, other: Offer) -> bool:
+        """Labels are comments, which several keys may share; where no public half is known, it is a path."""
+        return self.blob == other.blob if self.blob else self.label == other.label
+
 
 class Credentials:
     """What one hop is offered.  With `keys_only` no password ever leaves this machine."""
@@ -51,7 +55,7 @@ class Credentials:
         self._questions = questions
         self._keys_only = keys_only
         self._is_target = is_target
-        self._refused: list[str] = []
+        self._refused: list[Offer] = []
         self._troubles: dict[str, None] = {}
         self._accepted: Offer | None = None
         self._unlocked: dict[Path, paramiko.PKey] = {}
@@ -88,17 +92,15 @@ class Credentials:
             if key is None:
                 continue
             # Noted before the answer: a host that hangs up on it must not be offered it again.
-            self._refused.append(offer.label)
+            self._refused.append(offer)
             left = self._answered(transport, partial(transport.auth_publickey, self._hop.user, key))
             if left is None:
                 if self._allowed and "publickey" not in self._allowed:
                     break
                 continue
-            self._refused.remove(offer.label)
-            if left == []:
-                self._accepted = offer
-                return True
-            break  # accepted, and it wants a second factor
+            self._refused.remove(offer)
+            self._accepted = offer
+            return left == []  # or it wants a second factor
         return False
 
     def _offers(self) -> Iterator[Offer]:
@@ -119,7 +121,7 @@ class Credentials:
                 yield from self._new(self._from_file(path, public_blob(path)), seen)
 
     def _new(self, offer: Offer, seen: set[bytes]) -> Iterator[Offer]:
-        if offer.label in self._refused or (offer.blob and offer.blob in seen):
+        if any(map(offer.is_same, self._refused)) or (offer.blob and offer.blob in seen):
             return
         seen.add(offer.blob)
         yield offer
@@ -244,7 +246,8 @@ class Credentials:
         self._troubles[trouble] = None
 
     def _in_words(self) -> str:
-        refused = [f"{len(self._refused)} key{'s' * (len(self._refused) > 1)} ({', '.join(self._refused)})"]
+        labels = [offer.label for offer in self._refused]
+        refused = [f"{len(self._refused)} key{'s' * (len(self._refused) > 1)} ({', '.join(labels)})"]
         tried = refused * bool(self._refused)
         if self._passwords_tried:
             tried.append("the password" if self._passwords_tried == 1 else f"{self._passwords_tried} passwords")

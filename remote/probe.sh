@@ -429,7 +429,8 @@ network() {
     [ -z "$proxy" ] || say "proxy $name" "$(place "$proxy")"
   done
   index=${PIP_INDEX_URL-}
-  for file in "${PIP_CONFIG_FILE-}" "$HOME/.config/pip/pip.conf" "$HOME/.pip/pip.conf" /etc/xdg/pip/pip.conf /etc/pip.conf; do
+  for file in "${PIP_CONFIG_FILE-}" "$HOME/.config/pip/pip.conf" "$HOME/.pip/pip.conf" \
+    /etc/xdg/pip/pip.conf /etc/pip.conf; do
     [ -n "$index" ] || index=$(sed -n 's/^ *index[-_]url *[=:] *//p' "$file" | head -n 1)
   done
   say pip_index "$(place "$index")"
@@ -472,7 +473,8 @@ sessions() {
     say ptys "$(set +f; grep -l '^sshd[a-z-]*: .*@pts/' /proc/[0-9]*/cmdline | grep -c .)"
   # Asked without a server, tmux would make its folder.
   if [ -S "${TMUX_TMPDIR:-/tmp}/tmux-$(id -u)/default" ]; then
-    limited "$quick" tmux -L default list-sessions -F '#{session_name}' | sed -n 's/^launch-/tmux launch-/p' | head -n 100
+    limited "$quick" tmux -L default list-sessions -F '#{session_name}' |
+      sed -n 's/^launch-/tmux launch-/p' | head -n 100
   fi
 }
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from launcher.errors import LaunchError, NoSuchHost
 from launcher.host_book import HostBook, SavedHost
+from remote.identity import Identity
 
 
 @pytest.fixture
@@ -43,13 +45,45 @@ def test_local_and_addresses_are_hosts_without_being_saved(book: HostBook) -> No
     assert book.find("ssh -p 1 root@box").login == "ssh -p 1 root@box"
 
 
+def test_a_bare_word_is_a_host_only_as_an_alias(
+    book: HostBook, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / ".ssh").mkdir()
+    (tmp_path / ".ssh" / "config").write_text("Host gpu *.lab\n  HostName gpu.example.com\n")
+    assert book.find("gpu") == SavedHost("gpu", "gpu")
+    assert book.find("gpu.example.com") == SavedHost("gpu.example.com", "gpu.example.com")
+    with pytest.raises(NoSuchHost, match="known: gpu"):
+        book.find("gpx")
+
+
+def test_an_identity_is_kept_and_what_a_person_wrote_beside_it(book: HostBook, tmp_path: Path) -> None:
+    box = SavedHost("box", "root@box", profile="autodl", identity=Identity("h", "p", "m", "b"))
+    book.add(box)
+    path = tmp_path / "data" / "hosts.toml"
+    path.write_text(path.read_text("utf-8").replace("[box]\n", "[box]\n# the fast one\n"), "utf-8")
+    book.add(replace(box, login="root@elsewhere:2", profile=""))
+    assert book.find("box") == SavedHost("box", "root@elsewhere:2", identity=Identity("h", "p", "m", "b"))
+    assert "# the fast one" in path.read_text("utf-8")
+
+
 @pytest.mark.parametrize("name", ["", "local", "-x", "a b", "a/b", "é", "x" * 65, "a\n"])
 def test_names_that_can_be_no_hosts(book: HostBook, name: str) -> None:
     with pytest.raises(LaunchError):
         book.add(SavedHost(name, "root@box"))
 
 
-@pytest.mark.parametrize("text", ["not toml", "[box]\nx = 1\n", 'box = "root@box"\n', "[box]\nlogin = 3\n"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "not toml",
+        "[box]\nx = 1\n",
+        'box = "root@box"\n',
+        "[box]\nlogin = 3\n",
+        "[box]\nlogin = 'x'\nidentity = 3\n",
+        "[box]\nlogin = 'x'\n[box.identity]\nmarker = 3\n",
+    ],
+)
 def test_a_file_that_was_broken_by_hand_is_named(book: HostBook, tmp_path: Path, text: str) -> None:
     path = tmp_path / "data" / "hosts.toml"
     path.parent.mkdir()

@@ -159,6 +159,20 @@ def _handshake(relay: Relay) -> int:
     return count
 
 
+def test_an_alias_and_an_address_are_hosts_without_being_saved(laptop: Cli, box: Box) -> None:
+    add(laptop, box)
+    config = laptop.home / ".ssh" / "config"
+    config.write_text(config.read_text() + f"Host gpu\n  HostName 127.0.0.1\n  Port {box.port}\n  User root\n")
+    for name in ("gpu", f"root@127.0.0.1:{box.port}", box.login_line):
+        done = laptop("exec", name, "--", "uname", "-n")
+        assert done.stdout.split()[-1] == box.hostname, done
+    lost = laptop("exec", "--json", "gpux", "--", "true")
+    assert lost.status == 255
+    assert "known: box, gpu" in lost.error["message"]
+    assert laptop("host", "add", "second", "gpu", "--json").status == 0
+    assert laptop("exec", "second", "--", "uname", "-n").stdout.split()[-1] == box.hostname
+
+
 # -- the screen
 
 
