@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from remote.agent import Agent
     from remote.host import Host
     from remote.profile import Profiles
-    from remote.questions import Questions
-    from remote.ssh_host import SshHost
+    from remote.ssh.host import SshHost
+    from remote.ssh.questions import Questions
 
 PASSWORD_VARIABLE = "LAUNCH_PASSWORD"
 
@@ -87,7 +87,7 @@ class App:
     def ssh_host(self, name: str) -> SshHost:
         """The same, for what only SSH can do.  Raises LaunchError for this machine."""
         from launcher.errors import LaunchError
-        from remote.ssh_host import SshHost
+        from remote.ssh.host import SshHost
 
         host = self.host(name)
         if not isinstance(host, SshHost):
@@ -111,9 +111,9 @@ class App:
             from remote.local_host import LocalHost
 
             return LocalHost()
-        from remote import address as addresses
-        from remote.questions import Questions as Nobody
-        from remote.ssh_host import RETRY_S, SshHost
+        from remote.ssh import address as addresses
+        from remote.ssh.host import RETRY_S, SshHost
+        from remote.ssh.questions import Questions as Nobody
 
         address = addresses.parse(saved.login)
         self.profiles.refuse(address.host)

@@ -17,11 +17,12 @@ from launcher import recipe
 from launcher.app import App
 from launcher.errors import LaunchError
 from launcher.untrusted import clean
-from remote import ssh_config, wire
-from remote.address import Address
 from remote.errors import RemoteError
-from remote.host_keys import KnownHosts
 from remote.local_host import LocalHost
+from remote.ssh import config as ssh_config
+from remote.ssh import wire
+from remote.ssh.address import Address
+from remote.ssh.host_keys import KnownHosts
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -105,7 +106,7 @@ def _ssh_config() -> Check:
 
 
 def _keys() -> Iterator[Check]:
-    from remote.credentials import default_keys
+    from remote.ssh.credentials import default_keys
 
     keys = default_keys()
     if not keys:
@@ -127,7 +128,7 @@ def _known_hosts() -> Check:
 
 
 def _agent() -> Check:
-    from remote.credentials import MOST_KEYS, open_agent
+    from remote.ssh.credentials import MOST_KEYS, open_agent
 
     with contextlib.closing(open_agent()) as agent:
         keys = agent.get_keys()

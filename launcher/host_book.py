@@ -66,7 +66,7 @@ class HostBook:
         # A word without a dot may be a host name too, but far more often it is a slip of the finger.
         if set(name) & set("@:. "):
             return SavedHost(name, name)
-        from remote import ssh_config
+        from remote.ssh import config as ssh_config
 
         aliases = ssh_config.aliases()
         if name in aliases:

@@ -36,7 +36,8 @@ def shown(app: App, saved: SavedHost) -> dict[str, Any]:
     """All that is known of a host without asking it: its entry, the way there, its profile, its runs."""
     data = saved.to_json()
     if saved.name != LOCAL:
-        from remote import address, ssh_config
+        from remote.ssh import address
+        from remote.ssh import config as ssh_config
 
         data["way"] = [str(hop) for hop in ssh_config.route(address.parse(saved.login))]
     if saved.profile:

@@ -14,16 +14,16 @@ from launcher import preflight
 from launcher.app import App
 from launcher.host_book import SavedHost
 from launcher.preflight import NotReady
-from remote import address as addresses
-from remote import key_files
 from remote.agent import Agent
 from remote.errors import RemoteError
 from remote.facts import Facts
 from remote.host import Host
 from remote.identity import Identity
 from remote.probe import probe
-from remote.questions import Questions
-from remote.ssh_host import SshHost
+from remote.ssh import address as addresses
+from remote.ssh import key_files
+from remote.ssh.host import SshHost
+from remote.ssh.questions import Questions
 
 # Whether to put a key onto the host, given the one there is (None: a new one would be made).
 Offer = Callable[[Path | None], bool]

@@ -236,6 +236,6 @@ def _address(saved: SavedHost) -> str:
     """The host name that its login leads to."""
     if saved.name == LOCAL:
         return ""
-    from remote import address
+    from remote.ssh import address
 
     return address.parse(saved.login).host

@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING, Any
 from launcher.app import App
 from launcher.errors import LaunchError, NoSuchHost
 from launcher.host_book import SavedHost
-from remote import address as addresses
-from remote import host_keys, identity, ssh_config
+from remote import identity
 from remote.errors import AuthenticationFailed, ChangedHostKey, OtherMachine, UnknownHostKey
 from remote.host import Host
-from remote.host_keys import KnownHosts
-from remote.questions import Questions
+from remote.ssh import address as addresses
+from remote.ssh import config as ssh_config
+from remote.ssh import host_keys
+from remote.ssh.host_keys import KnownHosts
+from remote.ssh.questions import Questions
 
 if TYPE_CHECKING:
     from paramiko import PKey

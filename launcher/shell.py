@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from launcher.errors import LaunchError
-from remote.ssh_host import SshHost
+from remote.ssh.host import SshHost
 
 if TYPE_CHECKING:
     import paramiko

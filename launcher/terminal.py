@@ -12,7 +12,7 @@ import click
 
 from launcher.untrusted import clean
 from remote.errors import UnknownHostKey
-from remote.questions import Questions
+from remote.ssh.questions import Questions
 
 
 class Terminal(Questions):

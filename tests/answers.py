@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from remote.errors import UnknownHostKey
-from remote.questions import Questions
+from remote.ssh.questions import Questions
 
 
 class Answers(Questions):

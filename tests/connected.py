@@ -13,9 +13,9 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from remote import address
 from remote.embedded import EmbeddedHost
-from remote.ssh_host import SshHost
+from remote.ssh import address
+from remote.ssh.host import SshHost
 from tests.servers import OpenSshServer
 
 SOON_S = 20.0

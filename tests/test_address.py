@@ -8,8 +8,8 @@ import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
-from remote.address import Address, parse
 from remote.errors import BadAddress
+from remote.ssh.address import Address, parse
 
 
 @pytest.mark.parametrize(

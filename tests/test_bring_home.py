@@ -19,13 +19,13 @@ from launcher.bring_home import Pulled, bring_home
 from launcher.errors import LaunchError, NotFinished, VerificationFailed
 from launcher.ledger import Ledger, Record
 from launcher.progress import ignore
-from remote.address import parse
 from remote.agent import Agent
 from remote.embedded import EmbeddedHost
 from remote.errors import RemoteError, Unreachable
 from remote.local_host import LocalHost
 from remote.onhost import process
-from remote.ssh_host import SshHost
+from remote.ssh.address import parse
+from remote.ssh.host import SshHost
 
 RUN_ID = "reviews-aaaaaaaa"
 

@@ -12,11 +12,11 @@ import time
 
 import pytest
 
-from remote.address import Address, parse
 from remote.embedded import EmbeddedHost
 from remote.errors import AuthenticationFailed, ChangedHostKey, UnknownHostKey, Unreachable
-from remote.questions import TrustFirst
-from remote.ssh_host import SshHost
+from remote.ssh.address import Address, parse
+from remote.ssh.host import SshHost
+from remote.ssh.questions import TrustFirst
 from tests.connected import connect
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="needs POSIX")

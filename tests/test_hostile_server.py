@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from remote.address import parse
 from remote.errors import CannotExecute, RemoteError, Unreachable
-from remote.ssh_host import SshHost
+from remote.ssh.address import parse
+from remote.ssh.host import SshHost
 from tests.answers import Answers
 from tests.box import Box
 from tests.relay import Relay
@@ -79,7 +79,7 @@ def test_every_stage_of_a_login_ends_in_an_error_in_time(shared_box: Box, fault:
 
 
 def test_a_network_that_falls_silent_is_noticed(shared_box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
-    from remote import connection
+    from remote.ssh import connection
 
     monkeypatch.setattr(connection, "KEEPALIVE_S", 0.2)
     monkeypatch.setattr(connection, "SILENCE_S", 0.5)

@@ -15,12 +15,12 @@ from pathlib import Path
 
 import pytest
 
-from remote.address import parse
 from remote.agent import Agent
 from remote.errors import OtherMachine
 from remote.probe import probe
 from remote.profile import load
-from remote.ssh_host import SshHost
+from remote.ssh.address import parse
+from remote.ssh.host import SshHost
 from tests.answers import Answers
 from tests.box import Box
 from tests.conftest import Cli
@@ -138,7 +138,7 @@ def test_connect_and_probe_take_few_round_trips(
             assert facts.hostname == box.hostname
             assert 0 < beyond <= MOST_ROUND_TRIPS
             if label == "password":
-                from remote import key_files
+                from remote.ssh import key_files
 
                 key_files.install(host, key_files.public_line(key_files.fresh()))
             host.close()

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from paramiko import PKey
 
 from remote.errors import RemoteError
-from remote.host_keys import KnownHosts, Verdict, default_file, fingerprint, name_of
+from remote.ssh.host_keys import KnownHosts, Verdict, default_file, fingerprint, name_of
 
 needs_keygen = pytest.mark.skipif(shutil.which("ssh-keygen") is None, reason="needs ssh-keygen")
 needs_modes = pytest.mark.skipif(os.name == "nt", reason="needs POSIX modes and links")

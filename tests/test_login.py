@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from remote import key_files
-from remote.address import parse
 from remote.errors import AuthenticationFailed, RemoteError
-from remote.ssh_host import SshHost
+from remote.ssh import key_files
+from remote.ssh.address import parse
+from remote.ssh.host import SshHost
 from tests.answers import Answers
 from tests.box import Box
 

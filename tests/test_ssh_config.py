@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from remote.address import Address, parse
 from remote.errors import RemoteError
-from remote.ssh_config import Hop, aliases, route
-from remote.ssh_host import SshHost
+from remote.ssh.address import Address, parse
+from remote.ssh.config import Hop, aliases, route
+from remote.ssh.host import SshHost
 
 needs_ssh = pytest.mark.skipif(shutil.which("ssh") is None, reason="needs ssh")
 

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from remote import wire
-from remote.address import Address, parse
 from remote.errors import ChangedHostKey, RemoteError, Unreachable
-from remote.ssh_host import SshHost
+from remote.ssh import wire
+from remote.ssh.address import Address, parse
+from remote.ssh.host import SshHost
 from tests.answers import Answers
 from tests.connected import alive, eventually
 from tests.servers import OpenSshServer

@@ -22,7 +22,7 @@ def command(app: App, host: str, port: int, local_port: int | None, as_json: boo
 
     Example: launch tunnel box 6006
     """
-    from remote.tunnel import Tunnel
+    from remote.ssh.tunnel import Tunnel
 
     output, there = Output(as_json=as_json), app.ssh_host(host)
     there.connect()

@@ -7,9 +7,9 @@ import os
 import platform
 from pathlib import Path
 
-from remote.credentials import default_keys, public_blob
 from remote.errors import RemoteError
 from remote.host import Host
+from remote.ssh.credentials import default_keys, public_blob
 
 FRESH = "id_ed25519"
 

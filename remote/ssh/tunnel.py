@@ -13,7 +13,7 @@ from remote.errors import RemoteError
 if TYPE_CHECKING:
     import paramiko
 
-    from remote.ssh_host import SshHost
+    from remote.ssh.host import SshHost
 
 CHUNK_BYTES = 64 * 1024
 LOOPBACK = "127.0.0.1"

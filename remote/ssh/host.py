@@ -10,16 +10,18 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from remote import command, failure, host_keys, ssh_config, wire
-from remote.address import Address
-from remote.connection import WINDOW_BYTES, Connection, HostKeyCheck
-from remote.credentials import Credentials, Dropped
+from remote import command, failure
 from remote.errors import AuthenticationFailed, CannotExecute, RemoteError, TimedOut, Unreachable
 from remote.host import Host
-from remote.host_keys import KnownHosts
-from remote.questions import Questions
-from remote.ssh_config import Hop
-from remote.ssh_process import PACKET_BYTES, SshProcess, close
+from remote.ssh import config as ssh_config
+from remote.ssh import host_keys, wire
+from remote.ssh.address import Address
+from remote.ssh.config import Hop
+from remote.ssh.connection import WINDOW_BYTES, Connection, HostKeyCheck
+from remote.ssh.credentials import Credentials, Dropped
+from remote.ssh.host_keys import KnownHosts
+from remote.ssh.process import PACKET_BYTES, SshProcess, close
+from remote.ssh.questions import Questions
 
 if TYPE_CHECKING:
     import paramiko

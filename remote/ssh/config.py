@@ -10,9 +10,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from remote import address as addresses
-from remote.address import Address
 from remote.errors import BadAddress, RemoteError
+from remote.ssh import address as addresses
+from remote.ssh.address import Address
 
 if TYPE_CHECKING:
     import paramiko

@@ -8,13 +8,14 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from remote import failure, host_keys, wire
-from remote.credentials import Credentials, Dropped
+from remote import failure
 from remote.errors import ChangedHostKey, RemoteError, UnknownHostKey
-from remote.host_keys import KnownHosts
-from remote.questions import Questions
-from remote.ssh_config import Hop
-from remote.ssh_process import PACKET_BYTES
+from remote.ssh import host_keys, wire
+from remote.ssh.config import Hop
+from remote.ssh.credentials import Credentials, Dropped
+from remote.ssh.host_keys import KnownHosts
+from remote.ssh.process import PACKET_BYTES
+from remote.ssh.questions import Questions
 
 if TYPE_CHECKING:
     import fabric

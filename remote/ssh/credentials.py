@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from remote.errors import AuthenticationFailed, TimedOut
-from remote.questions import Questions
-from remote.ssh_config import Hop
-from remote.wire import within
+from remote.ssh.config import Hop
+from remote.ssh.questions import Questions
+from remote.ssh.wire import within
 
 if TYPE_CHECKING:
     import paramiko
