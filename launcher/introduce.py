@@ -65,15 +65,16 @@ def introduce(app: App, asked: SavedHost, questions: Questions, offer: Offer, *,
     with app.connect(asked, questions=questions, replace_key=replace_key) as host:
         profile = app.profiles.named(asked.profile) if asked.profile else None
         wanted = asked.workspace or (before.workspace if before else "")
-        facts = probe(host, app.profiles, profile=profile, workspace=wanted)
+        on_record = before.identity if before else None
+        facts = probe(host, app.profiles, profile=profile, workspace=wanted, identity=on_record)
+        if on_record is not None:
+            on_record.require(asked.name, facts.identity)
         profile = profile or app.profiles.recognise(facts, addresses.parse(asked.login).host)
         profile.refuse(asked.name)
         workspace = facts.workspace if wanted else facts.workspace_among(profile.workspaces)
         if workspace is None:
             raise NotReady(_no_workspace(asked.name, facts), hint=f"launch host add {asked.name} LOGIN --workspace DIR")
         found = replace(facts.identity, marker=workspace.marker)
-        if before is not None:
-            before.identity.require(asked.name, found)
         # What is on record must still be there when our program looks, in another command.
         expected = Identity(found.hostname, marker=found.marker)
         place = Agent(host, workspace=workspace.folder, pythons=profile.pythons, identity=expected).place
@@ -86,7 +87,7 @@ def introduce(app: App, asked: SavedHost, questions: Questions, offer: Offer, *,
         )
         key, notes = "", list[str]()
         if isinstance(host, SshHost) and host.used_password:
-            key, notes = _key(app, saved, host, offer)
+            key, notes = _key(app, saved, host, questions, offer)
         app.hosts.add(replace(saved, identity_file=key or saved.identity_file))
     notes += [f"note: {one.what}: {one.why}" for one in preflight.findings(facts, profile, asked.name)]
     gpus = tuple(gpu.name for gpu in facts.gpus or ())
@@ -100,16 +101,19 @@ def _no_workspace(name: str, facts: Facts) -> str:
     return f"{name}: no folder there can be written to ({tried})"
 
 
-def _key(app: App, saved: SavedHost, host: Host, offer: Offer) -> tuple[str, list[str]]:
-    """The file of the key that logs in from now on, or why there is none."""
+def _key(app: App, saved: SavedHost, host: Host, questions: Questions, offer: Offer) -> tuple[str, list[str]]:
+    """The file of the key that logs in from now on, or why there is none: a host that takes passwords will do."""
     path = key_files.existing()
     if not offer(path):
         return "", []
-    path = path or key_files.fresh()
-    key_files.install(host, key_files.public_line(path))
-    with app.connect(replace(saved, identity_file=str(path)), keys_only=True) as proof:
+    try:
+        path = path or key_files.fresh()
+        key_files.install(host, key_files.public_line(path))
+    except RemoteError as error:
+        return "", [f"note: no key was installed: {error.message}"]
+    with app.connect(replace(saved, identity_file=str(path)), questions=questions, keys_only=True) as proof:
         try:
             proof.run(["true"]).check()
         except RemoteError as error:
-            return "", [f"{path}.pub was put there, but the host does not take it ({error.message})"]
+            return "", [f"note: {path}.pub was put there, but the host does not take it: {error.message}"]
     return str(path), []

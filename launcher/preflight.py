@@ -100,7 +100,9 @@ def look(
     host = app.agent(name, quiet=quiet).host
     host.connect()  # its time must not count as the clock's being slow
     before_s = time.time()
-    facts = probing.probe(host, app.profiles, profile=profile, workspace=workspace, mirrors=urls)
+    facts = probing.probe(
+        host, app.profiles, profile=profile, workspace=workspace, mirrors=urls, identity=saved.identity
+    )
     skew_s = _skew_s(facts, before_s, time.time())
     saved.identity.require(name, facts.identity)
     profile = profile or app.profiles.recognise(facts, _address(saved))

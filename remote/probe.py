@@ -16,6 +16,7 @@ from remote import facts, failure
 from remote.errors import BadReply, NotFound
 from remote.facts import Facts
 from remote.host import Host
+from remote.identity import Identity
 from remote.profile import CACHE, Profile, Profiles, is_url, is_variable
 
 TIMEOUT_S = 30.0
@@ -39,14 +40,16 @@ def probe(
     profile: Profile | None = None,
     workspace: str = "",
     mirrors: Iterable[str] = (),
+    identity: Identity | None = None,
     timeout_s: float = TIMEOUT_S,
 ) -> Facts:
     """The host's facts, within `timeout_s`; what is slow or stuck there is unknown in them.
 
     Looks at the folders of `profile`, where that is known, else at those of all `profiles` that the machine itself can
     prove to be of; at no other than `workspace` where one was asked for.  Writes nothing but a small file in each of
-    them that exists, and removes it.  Raises what Host.run raises, BadReply where the output does not come back,
-    NotFound on Windows, and ValueError on a mirror that is no plain address.
+    them that exists, and removes it; not even that on a machine that does not fit `identity`.  Raises what Host.run
+    raises, BadReply where the output does not come back, NotFound on Windows, and ValueError on a mirror that is no
+    plain address.
     """
     if host.is_local and os.name == "nt":
         raise NotFound("local: probing needs a POSIX shell", hint="probe a rented host, or work inside WSL")
@@ -54,6 +57,8 @@ def probe(
     slow_s = max(1, min(SLOW_S, int(timeout_s) - MARGIN_S))
     argv = ["sh", "-c", script(), "sh", nonce, str(slow_s), str(min(QUICK_S, slow_s))]
     argv += arguments(profiles, profile, workspace, mirrors)
+    if identity is not None:
+        argv += [f"h:{identity.hostname}", f"m:{identity.marker}"]
     done = host.run(argv, timeout_s=timeout_s, stdout_limit_bytes=OUTPUT_LIMIT_BYTES)
     sections = facts.split(done.stdout, nonce)
     if sections:

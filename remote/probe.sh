@@ -2,7 +2,8 @@
 #
 # $1: nonce, $2: seconds for a slow program (nvidia-smi), $3: for any other; then, in any order,
 #   w:FOLDER to work in, d:PATH whose disk counts, x:PATH that may exist, p:PYTHON, t:TOOL, u:URL to try,
-#   i:NAME of a variable whose value is an id, e:NAME of one that only counts as set or not.
+#   i:NAME of a variable whose value is an id, e:NAME of one that only counts as set or not,
+#   h:HOSTNAME and m:MARKER of the machine on record, without which no file is made on it.
 #
 # Read-only, but for one small file made and removed in each folder to work in that exists.  Nothing is waited for
 # without a limit, not even what can't be killed (nvidia-smi on a broken driver, df on a dead NFS server).  Variables
@@ -13,6 +14,10 @@ set -uf
 exec </dev/null 2>/dev/null
 nonce=$1 slow=$2 quick=$3
 shift 3
+meant_host= meant_marker=
+for word; do
+  case $word in h:*) meant_host=${word#??} ;; m:*) meant_marker=${word#??} ;; esac
+done
 lc_before=${LC_ALL-}
 LC_ALL=C
 # Messages are read, so they have to be in English.  A non-login shell may lack sbin, a container NVIDIA's folder.
@@ -331,14 +336,23 @@ workspace() {
   say path "$1"
   path=$(expanded "$1")
   say is "$path"
-  say marker "$(head -c 64 "$path/launch/box-id")"
-  if [ -d "$path" ]; then
+  marker=$(head -c 64 "$path/launch/box-id")
+  say marker "$marker"
+  if ! meant "$marker"; then
+    echo other
+  elif [ -d "$path" ]; then
     written "$path"
   elif [ -e "$path" ]; then
     echo file
   else
     [ -w "$(above "$path")" ] && echo creatable || echo absent
   fi
+}
+
+# meant MARKER: whether this can be the machine on record; another one is only read from.
+meant() {
+  [ -z "$meant_host" ] || [ "$(uname -n)" = "$meant_host" ] || return 1
+  [ -z "$meant_marker" ] || [ -z "$1" ] || [ "$1" = "$meant_marker" ]
 }
 
 # Only writing proves that a folder can be written to: think of read-only mounts, quotas, and inodes.

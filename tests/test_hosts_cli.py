@@ -341,6 +341,7 @@ def test_another_machine_under_the_same_address_is_not_touched(laptop: Cli) -> N
         message = json.loads(stopped.stdout)["error"]["message"]
         assert other.fingerprint in message
         assert "another tenant" in message
+        before = other.run("stat", "-c", "%y %z", "/root/autodl-tmp").stdout
         # Even with a key that is taken for the same one, and a password: it is another machine.
         fingerprint = other.fingerprint
         replaced = laptop(
@@ -356,6 +357,7 @@ def test_another_machine_under_the_same_address_is_not_touched(laptop: Cli) -> N
         for argv in (["exec", "--json", "box", "--", "touch", "/root/autodl-tmp/x"], ["tunnel", "box", "--json"]):
             met = laptop(*argv, env={"LAUNCH_PASSWORD": other.password})
             assert met.error["code"] == "other_machine", met
+        assert other.run("stat", "-c", "%y %z", "/root/autodl-tmp").stdout == before
         assert other.run("ls", "-A", "/root/autodl-tmp").stdout == b""
 
 
