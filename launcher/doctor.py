@@ -195,7 +195,7 @@ def _host(app: App, name: str) -> list[Check]:
         hint = f"launch host probe {name}" if error.code == "authentication_failed" else error.hint
         return [Check(name, "login", FAIL, error.message, hint)]
     took_s = time.monotonic() - started
-    checks = [Check(name, "login", OK, f"{report.facts.hostname}, {report.summary()}, {took_s:.1f} s")]
+    checks = [Check(name, "login", OK, f"{report.facts.hostname}, {report.summary()}, answers in {took_s:.1f} s")]
     return checks + [
         Check(name, finding.code, FAIL if finding.fatal else WARN, f"{finding.what}: {finding.why}", finding.todo)
         for finding in report.findings
@@ -203,18 +203,11 @@ def _host(app: App, name: str) -> list[Check]:
 
 
 def render(checks: Sequence[Check], console: Console) -> None:
-    """One line a check, and what to do below it."""
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False, show_header=False)
-    table.add_column(no_wrap=True)
-    table.add_column(overflow="fold")
-    table.add_column(overflow="fold", ratio=1)
+    """A check after the other, what to do below it, whole, so that it can be copied."""
     for one in checks:
-        detail = clean(one.detail) + (f"\nhint: {clean(one.todo)}" if one.todo else "")
-        table.add_row(
-            one.status, f"{one.where} {one.what}", detail, style="" if one.status == OK else STYLES[one.status]
-        )
-    console.print(table)
+        line = f"{one.status:<5} {one.where}, {one.what}: {clean(one.detail).removeprefix(f'{one.where}: ')}"
+        console.print(line, style=STYLES[one.status], soft_wrap=not console.is_terminal)
+        if one.todo:
+            console.print(f"      hint: {clean(one.todo)}", soft_wrap=True)
     bad = sum(one.status != OK for one in checks)
     console.print("all is well" if not bad else f"{bad} of {len(checks)} checks want a look", style="bold")

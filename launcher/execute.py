@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import os
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -13,6 +14,8 @@ from launcher.untrusted import clean
 from remote.host import Host
 
 CHUNK_BYTES = 64 * 1024
+# A carriage return at the very end may be half of a line's end: it waits for what follows.
+LINE_END = re.compile(r"(\r\n|\n|\r(?!$))")
 DAY_S = 24 * 3600
 COLLECTED_BYTES = 64 * 1024 * 1024
 
@@ -53,7 +56,10 @@ def passed_through(host: Host, argv: Sequence[str]) -> int:
 
 
 class _Sink:
-    """One of our output streams; to a terminal only whole lines go, so that no escape sequence slips through in two."""
+    """One of our output streams.  To a terminal only whole lines go, so that no escape sequence slips through in two.
+
+    A lone carriage return ends one too, and stays: a progress bar may write over its own line, and nothing else.
+    """
 
     def __init__(self, stream: IO[str]) -> None:
         self._stream = stream
@@ -64,8 +70,9 @@ class _Sink:
         if self._decoder is None:
             self._stream.buffer.write(chunk)  # type: ignore[attr-defined]
         else:
-            lines, end, self._rest = (self._rest + self._decoder.decode(chunk)).rpartition("\n")
-            self._stream.write(clean(lines) + end)
+            *lines, self._rest = LINE_END.split(self._rest + self._decoder.decode(chunk))
+            for line, end in zip(lines[::2], lines[1::2], strict=True):
+                self._stream.write(clean(line) + end)
         self._stream.flush()
 
     def end(self) -> None:

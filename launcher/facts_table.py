@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from launcher.preflight import Report
 from launcher.untrusted import clean
-from remote.facts import Disk, Facts, Gpu, Mirror
+from remote.facts import Disk, Gpu, Mirror
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -24,8 +24,11 @@ def render(report: Report, console: Console) -> None:
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
     for what, said in _rows(report):
+        if not console.is_terminal:
+            console.print(f"{what:<10} {clean(said)}", soft_wrap=True)  # one whole line each, for grep
         table.add_row(what, clean(said))
-    console.print(table)
+    if console.is_terminal:
+        console.print(table)
     for finding in report.findings:
         console.print(clean(finding.in_words()), style="red" if finding.fatal else "yellow", soft_wrap=True)
     if report.facts.problems:
@@ -36,7 +39,7 @@ def _rows(report: Report) -> Iterator[tuple[str, str]]:
     facts = report.facts
     yield "machine", f"{facts.hostname} ({report.profile.title}), {facts.os or UNKNOWN}, {facts.kernel}"
     yield "login", f"{facts.user or UNKNOWN}; container: {facts.container or UNKNOWN}; logins: {_count(facts.logins)}"
-    yield from _gpus(facts)
+    yield from _gpus(report)
     cpus, machine = facts.cpu_count, facts.cpu.machine_count
     of_all = f" of the machine's {machine}" if machine and machine != cpus else ""
     yield "CPUs", (f"{cpus:g}" if cpus else UNKNOWN) + of_all
@@ -58,13 +61,14 @@ def _rows(report: Report) -> Iterator[tuple[str, str]]:
         yield "mirror", f"{mirror.url}: {_answer(mirror)}"
 
 
-def _gpus(facts: Facts) -> Iterator[tuple[str, str]]:
+def _gpus(report: Report) -> Iterator[tuple[str, str]]:
+    facts = report.facts
     if facts.gpus is None:
         yield "GPU", UNKNOWN
     for gpu in facts.gpus or ():
         yield "GPU", _gpu(gpu)
     if facts.gpus == ():
-        yield "GPU", "none" + (": no-GPU mode (无卡模式)" if facts.is_no_gpu_mode else "")
+        yield "GPU", "none" + (": probably its no-GPU mode (无卡模式)" if report.profile.misses_gpu(facts) else "")
     for process in facts.gpu_processes or ():
         yield "on it", f"{process.name or 'a process'} (pid {process.pid}), {_size(process.memory_used_bytes)}"
     if facts.nvidia is not None and facts.nvidia.driver_version:
@@ -80,7 +84,7 @@ def _gpu(gpu: Gpu) -> str:
 def _disk(disk: Disk) -> str:
     inodes = "" if disk.free_inodes is None else f", {disk.free_inodes:,} inodes free"
     free = UNKNOWN if disk.free_bytes is None else f"{disk.free_bytes / GB:.1f} GB free"
-    total = "" if disk.total_bytes is None else f" of {disk.total_bytes / GB:.0f}"
+    total = "" if disk.total_bytes is None else f" of {disk.total_bytes / GB:.0f} GB"
     return f"{disk.mount}: {free}{total}{inodes}" + (", read-only" if disk.read_only else "")
 
 

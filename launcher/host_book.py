@@ -104,7 +104,11 @@ class HostBook:
     def check(self, host: SavedHost) -> None:
         """Raise LaunchError unless `host` could be saved: its name is one, and the file can be understood."""
         if not NAME.match(host.name) or host.name == LOCAL:
-            raise LaunchError(f"{host.name!r} can't be a host's name", code="usage", hint="letters, digits, . _ -")
+            raise LaunchError(
+                f"{host.name!r} can't be a host's name",
+                code="usage",
+                hint="it means this machine" if host.name == LOCAL else "letters, digits, . _ -",
+            )
         self._tables()
 
     def require(self, name: str) -> None:

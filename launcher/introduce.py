@@ -5,6 +5,7 @@ Meeting it again changes nothing.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -25,6 +26,7 @@ from remote.ssh import key_files
 from remote.ssh.host import SshHost
 from remote.ssh.questions import Questions
 
+OTHER_COMMANDS = re.compile(r"launch host (?:rebind|probe|show) \S+(?: \"[^\"]*\")?")
 # Whether to put a key onto the host, given the one there is (None: a new one would be made).
 Offer = Callable[[Path | None], bool]
 
@@ -51,7 +53,7 @@ class Met:
         gpus = ", ".join(self.gpus) or "no GPU"
         lines = [f"saved {self.name}: {self.hostname}, {gpus}, profile {self.profile}, works in {self.workspace}"]
         lines += [f"{self.key} logs in from now on, without a password"] * bool(self.key)
-        return "\n".join([*lines, *self.notes, f"launch train SPEC.yaml --host {self.name}"])
+        return "\n".join([*lines, *self.notes, f"next: launch train SPEC.yaml --host {self.name}"])
 
 
 def introduce(app: App, asked: SavedHost, questions: Questions, offer: Offer, *, replace_key: str = "") -> Met:
@@ -60,6 +62,19 @@ def introduce(app: App, asked: SavedHost, questions: Questions, offer: Offer, *,
     Raises UnknownHostKey, ChangedHostKey, AuthenticationFailed, OtherMachine when the name is another box's by now,
     CannotExecute for a provider's login that can't work, NotReady without a folder; nothing is saved then.
     """
+    try:
+        return _introduce(app, asked, questions, offer, replace_key)
+    except RemoteError as error:
+        error.hint = typed_again(error.hint, f"launch host add {asked.name}")
+        raise
+
+
+def typed_again(hint: str, command: str) -> str:
+    """A hint that would name a host that is not saved, or not at this address, names the command of now instead."""
+    return OTHER_COMMANDS.sub(lambda _: f'{command} "ssh -p PORT root@ADDRESS"', hint)
+
+
+def _introduce(app: App, asked: SavedHost, questions: Questions, offer: Offer, replace_key: str) -> Met:
     app.hosts.check(asked)  # before anybody is asked about a key, or one is put on record
     before = app.hosts.saved(asked.name)
     with app.connect(asked, questions=questions, replace_key=replace_key) as host:
@@ -90,7 +105,7 @@ def introduce(app: App, asked: SavedHost, questions: Questions, offer: Offer, *,
             key, notes = _key(app, saved, host, questions, offer)
         app.hosts.add(replace(saved, identity_file=key or saved.identity_file))
     notes += [f"note: {one.what}: {one.why}" for one in preflight.findings(facts, profile, asked.name)]
-    gpus = tuple(gpu.name for gpu in facts.gpus or ())
+    gpus = tuple(preflight.named_gpus(facts.gpus or ()))
     return Met(
         asked.name, asked.login, profile.name, found.hostname, place.python, place.workspace, gpus, key, tuple(notes)
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -23,6 +24,20 @@ target_option = click.option(
     show_default=True,
     help="Folder to put the run's folder into.",
 )
+login_argument = click.argument("login", nargs=-1, type=click.UNPROCESSED, metavar="LOGIN")
+"""A login line, in quotes or not; `login_text` makes one text of it.  For commands that ignore unknown options."""
+LOGIN_SETTINGS = {"ignore_unknown_options": True}
+
+
+def login_text(name: str, words: tuple[str, ...]) -> str:
+    """The login line that was typed.  Raises UsageError where the name was left out."""
+    if not words:
+        raise click.UsageError(
+            'a name comes first: NAME "ssh -p PORT root@HOST"' if " " in name else "LOGIN is missing"
+        )
+    return words[0] if len(words) == 1 else shlex.join(words)
+
+
 accept_new_option = click.option(
     "--accept-new", is_flag=True, help="Accept the key of a host that was never seen, without asking."
 )

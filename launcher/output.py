@@ -45,7 +45,8 @@ class Output:
             error = {"code": code, "message": message, "hint": hint}
             print(json.dumps({"ok": False, "error": error}, ensure_ascii=True))
         console = self._console(stderr=True)
-        console.print(f"error: {message}", style="red", soft_wrap=True)
+        # Words stay whole on a terminal; a command to copy is never broken by us.
+        console.print(f"error: {message}", style="red", soft_wrap=not console.is_terminal)
         if hint:
             console.print(f"hint: {hint}", soft_wrap=True)
 
@@ -85,7 +86,8 @@ class Output:
     def _line(self, text: str, style: str = "") -> None:
         if not self._at_line_start:
             self._log("\n")
-        self._progress_console.print(text, style=style, soft_wrap=True)
+        console = self._progress_console
+        console.print(text, style=style, soft_wrap=not console.is_terminal)
 
     def _log(self, text: str) -> None:
         if not text:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -14,7 +15,7 @@ from launcher.host_book import LOCAL, SavedHost
 from launcher.progress import Note, Observer
 from launcher.untrusted import clean
 from remote import probe as probing
-from remote.facts import Disk, Facts
+from remote.facts import Disk, Facts, Gpu
 from remote.profile import Profile
 
 GB, GIB = 1e9, 1 << 30
@@ -68,10 +69,18 @@ class Report:
     def summary(self) -> str:
         """The machine in a line."""
         gpus = self.facts.gpus
-        names = "GPUs unknown" if gpus is None else ", ".join(gpu.name for gpu in gpus) or "no GPU"
+        names = "GPUs unknown" if gpus is None else ", ".join(named_gpus(gpus)) or "no GPU"
         cpus, memory = self.facts.cpu_count, self.facts.memory_limit_bytes
-        shown = [names, f"{cpus:g} CPUs" if cpus else "", f"{memory / GIB:.0f} GiB" if memory else ""]
+        shown = [names, f"{cpus:g} CPUs" if cpus else "", f"{memory / GIB:.0f} GiB RAM" if memory else ""]
         return ", ".join(part for part in shown if part)
+
+
+def named_gpus(gpus: Sequence[Gpu]) -> list[str]:
+    """Each kind of GPU with its own memory, and how many of it."""
+    kinds = Counter(
+        gpu.name + (f" {gpu.memory_total_bytes / GIB:.0f} GiB" if gpu.memory_total_bytes else "") for gpu in gpus
+    )
+    return [f"{count} x {kind}" if count > 1 else kind for kind, count in kinds.items()]
 
 
 class NotReady(LaunchError):
@@ -114,7 +123,8 @@ def in_words(report: Report, plan: submit.Plan) -> str:
     """The plan of a run and what was found on its host, for `--dry-run`."""
     found = [clean(finding.in_words()) for finding in report.findings]
     here = f"  host  {clean(report.facts.hostname)}: {clean(report.summary())}"
-    return "\n".join([submit.in_words(plan, report.host), here, *found, "nothing was sent (--dry-run)"])
+    end = "it would not start (--force goes on regardless)" if report.is_fatal else "it would start"
+    return "\n".join([submit.in_words(plan, report.host), here, *found, f"{end}; nothing was sent (--dry-run)"])
 
 
 def check(report: Report, observer: Observer, *, force: bool = False) -> None:
@@ -156,6 +166,7 @@ def findings(
 
 
 def _gpu(facts: Facts, profile: Profile, name: str) -> Iterator[Finding]:
+    cpus = f"{facts.cpu_count:g} CPUs" if facts.cpu_count else "the CPU"
     if facts.gpus is None:
         yield Finding("gpu", profile.expects_gpu, "nvidia-smi does not answer", "the driver hangs, or is being started",
                       f"launch host probe {name}; if it stays so, restart the machine in the console")  # fmt: skip
@@ -163,8 +174,8 @@ def _gpu(facts: Facts, profile: Profile, name: str) -> Iterator[Finding]:
         yield Finding("gpu", True, f"the GPU is out of order ({facts.gpu_fault})", "nothing can be computed on it",
                       "restart the machine in the console, or rent another one")  # fmt: skip
     elif profile.misses_gpu(facts):
-        yield Finding("no_gpu_mode", True, "no GPU: the machine runs in its no-GPU mode (无卡模式)",
-                      "training on its half a core would take days",
+        yield Finding("no_gpu_mode", True, "no GPU: probably started in its no-GPU mode (无卡模式)",
+                      f"training on {cpus} would take days",
                       f"start it with a GPU in the console, then: launch host probe {name}")  # fmt: skip
     elif not facts.gpus:
         yield Finding("gpu", False, "no NVIDIA GPU", "training runs on the CPU, which suits only tiny models",

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 from launcher.app import App
 from launcher.errors import LaunchError, NoSuchHost
 from launcher.host_book import SavedHost
+from launcher.introduce import typed_again
 from remote import identity
-from remote.errors import AuthenticationFailed, ChangedHostKey, OtherMachine, UnknownHostKey
+from remote.errors import AuthenticationFailed, ChangedHostKey, OtherMachine, RemoteError, UnknownHostKey
 from remote.host import Host
 from remote.ssh import address as addresses
 from remote.ssh import config as ssh_config
@@ -57,8 +58,12 @@ def rebind(app: App, name: str, login: str, questions: Questions, *, replace_key
         )
     moved = replace(saved, login=login)
     known = _OldKey(saved, questions)
-    with _proven(app, moved, known, replace_key) as host:
-        found = identity.look(host, saved.workspace)
+    try:
+        with _proven(app, moved, known, replace_key) as host:
+            found = identity.look(host, saved.workspace)
+    except RemoteError as error:
+        error.hint = typed_again(error.hint, f"launch host rebind {name}")
+        raise
     if found.marker != saved.identity.marker:
         said = (
             f"its marker is {found.marker}" if found.marker else f"no marker of ours lies in {saved.workspace}/launch"

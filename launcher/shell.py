@@ -22,10 +22,13 @@ if TYPE_CHECKING:
 CHUNK_BYTES = 64 * 1024
 
 
-def run(host: SshHost) -> int:
-    """Exit status of the shell.  Raises LaunchError without a terminal, and what connecting raises."""
+def run(host: SshHost) -> int | None:
+    """Exit status of the shell, None where the connection broke before its end was known.
+
+    Raises LaunchError without a terminal, and what connecting raises.
+    """
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
-        raise LaunchError("a shell needs a terminal", code="usage", hint="launch exec HOST -- COMMAND")
+        raise LaunchError("a shell needs a terminal", code="usage", hint=f"launch exec {host.name} -- COMMAND")
     columns, rows = shutil.get_terminal_size()
     channel = host.shell(os.environ.get("TERM") or "xterm-256color", columns, rows)
     with contextlib.closing(channel), _raw_terminal(channel):
@@ -33,7 +36,7 @@ def run(host: SshHost) -> int:
         showing.start()
         _type(channel, showing)
         showing.join(1)
-        return channel.recv_exit_status() if channel.exit_status_ready() else 255
+        return channel.recv_exit_status() if channel.exit_status_ready() else None
 
 
 def _show(channel: paramiko.Channel) -> None:

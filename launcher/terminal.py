@@ -36,8 +36,12 @@ class Terminal(Questions):
             return True
         if not _is_terminal():
             return False
-        click.echo(clean(unknown.message), err=True)
-        return _agreed("Is that the host's key? Compare it with the console's.", default=False)
+        kind, _, digits = clean(unknown.fingerprint).partition(" ")
+        click.echo(f"The first login to {clean(unknown.at)}. Its host key is\n  {kind}\n  {digits}", err=True)
+        click.echo(
+            "Compare it, if the console shows one; if not: did you just rent it, and paste its login line?", err=True
+        )
+        return _agreed("Trust it?", default=False)
 
     def agrees(self, question: str, *, default: bool) -> bool:
         """The answer to a question that is not about safety; no where nobody is there."""

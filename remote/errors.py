@@ -38,12 +38,13 @@ class AuthenticationFailed(RemoteError):
 
 
 class UnknownHostKey(RemoteError):
-    """Nothing vouches for the host's key yet; `fingerprint` is what to compare, `key` (paramiko's) what was shown."""
+    """Nothing vouches for the host's key yet; `fingerprint` is what to compare, `key` (paramiko's) what `at` showed."""
 
     code = "host_key_unknown"
 
-    def __init__(self, message: str, *, fingerprint: str, key: PKey, hint: str = "") -> None:
+    def __init__(self, message: str, *, at: str, fingerprint: str, key: PKey, hint: str = "") -> None:
         super().__init__(message, hint=hint)
+        self.at = at
         self.fingerprint = fingerprint
         self.key = key
 

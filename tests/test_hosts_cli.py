@@ -237,7 +237,7 @@ def _take_terminal() -> None:
 def test_a_person_is_asked_for_key_password_and_consent(laptop: Cli, box: Box) -> None:
     del laptop.env["LAUNCH_PASSWORD"]
     screen = Screen(laptop, "host", "add", "box", box.login_line)
-    screen.wait_for("Is that the host's key?")
+    screen.wait_for("Trust it?")
     assert box.fingerprint in screen.text
     screen.type("y\n")
     screen.wait_for("password:")
@@ -590,7 +590,7 @@ def test_a_tunnel_leads_there_and_back(laptop: Cli, box: Box) -> None:
                 time.sleep(0.1)
     finally:
         process.send_signal(2)
-        assert process.wait(10) == 130
+        assert process.wait(10) == 0
         assert process.stdout is not None
         process.stdout.close()
 
@@ -616,3 +616,30 @@ def test_doctor_names_what_is_wrong_and_what_to_do(laptop: Cli, box: Box) -> Non
     gone = laptop("doctor", "gone", "--json")
     assert gone.status == 1
     assert gone.data["checks"][-1]["what"] == "login"
+
+
+def test_slips_of_a_newcomer_are_forgiven_or_named(laptop: Cli, box: Box) -> None:
+    words = box.login_line.split()
+    added = laptop("host", "add", "box", *words, "--accept-new", "--json", env={"LAUNCH_PASSWORD": box.password})
+    assert added.status == 0, added  # without quotes
+    assert saved(laptop)["login"] == box.login_line
+    nameless = laptop("host", "add", box.login_line, "--json")
+    assert (nameless.status, nameless.error["code"]) == (2, "usage")
+    assert "a name comes first" in nameless.error["message"]
+    pasted = laptop("host", "add", "box", *words, "my-pass-word", "--json")
+    assert (pasted.status, pasted.error["code"]) == (2, "address_invalid")
+    assert "my-pass-word" not in pasted.stdout + pasted.stderr
+    # A host that is not saved is not named in a hint.
+    lost = laptop("host", "add", "other", "root@127.0.0.1:1", "--json")
+    assert 'launch host add other "ssh -p PORT root@ADDRESS"' in lost.error["hint"]
+    assert "rebind" not in lost.error["hint"]
+    no_key = laptop("exec", f"ssh -i /no/such/key -p {box.port} root@127.0.0.1", "true")
+    assert no_key.status == 255
+    assert "/no/such/key: No such file or directory; going on without" in no_key.stderr
+
+
+def test_a_progress_bar_writes_over_its_own_line(laptop: Cli, box: Box) -> None:
+    add(laptop, box)
+    screen = Screen(laptop, "exec", "box", "sh", "-c", r"printf '1/3\r\033[2J2/3\r3/3\n'")
+    assert screen.end() == 0
+    assert "1/3\r2/3\r3/3\r\n" in screen.text

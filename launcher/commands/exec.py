@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+
 import click
 
 from launcher.app import App
@@ -19,8 +21,8 @@ from launcher.output import Output
 def command(app: App, host: str, argv: tuple[str, ...], as_json: bool) -> None:
     """Run one command on a host.
 
-    Input and output go through, and its exit status comes back; 255 is a failure of ours.  The words are passed as
-    they are: for pipes and variables, run a shell.
+    Input (a pipe or a file; the keyboard is for `launch shell`) and output go through, and its exit status comes back;
+    255 is a failure of ours.  The words are passed as they are: for pipes and variables, run a shell.
 
     Example: launch exec box -- sh -c 'nvidia-smi | head'
     """
@@ -45,5 +47,6 @@ def command(app: App, host: str, argv: tuple[str, ...], as_json: bool) -> None:
         output.error(error.code, error.message, error.hint)
         raise click.exceptions.Exit(EXIT_OWN_FAILURE) from error
     if status == 127 and not as_json and (row := failure.while_running("exit 127")):
-        app.questions.tell(f"{argv[0]}: {row.meaning}; {row.next_command(host=host)}")
+        login_shell = shlex.join(["launch", "exec", host, "--", "bash", "-lc", " ".join(argv)])
+        app.questions.tell(f"{argv[0]}: {row.meaning}; give its full path, or: {login_shell}")
     raise click.exceptions.Exit(status)

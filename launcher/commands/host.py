@@ -7,7 +7,15 @@ from pathlib import Path
 import click
 
 from launcher.app import App
-from launcher.options import accept_new_option, json_option, replace_key_option, yes_option
+from launcher.options import (
+    LOGIN_SETTINGS,
+    accept_new_option,
+    json_option,
+    login_argument,
+    login_text,
+    replace_key_option,
+    yes_option,
+)
 from launcher.output import Output
 
 
@@ -19,9 +27,9 @@ def command() -> None:
     """
 
 
-@command.command()
+@command.command(context_settings=LOGIN_SETTINGS)
 @click.argument("name")
-@click.argument("login")
+@login_argument
 @click.option("--workspace", default="", help="Folder on the host to work in (found by itself otherwise).")
 @click.option("--profile", default="", help="What kind of machine it is (recognised by itself otherwise).")
 @click.option(
@@ -35,7 +43,7 @@ def command() -> None:
 def add(
     app: App,
     name: str,
-    login: str,
+    login: tuple[str, ...],
     workspace: str,
     profile: str,
     known_hosts: str,
@@ -67,7 +75,7 @@ def add(
         what = f"Put {key}.pub onto {name}" if key else f"Make a key in ~/.ssh and put it onto {name}"
         return questions.agrees(f"{what}, so that it needs no password any more?", default=True)
 
-    asked = SavedHost(name, login, workspace, known_hosts, profile)
+    asked = SavedHost(name, login_text(name, login), workspace, known_hosts, profile)
     met = introduce(app, asked, questions, offer, replace_key=replace_key)
     output.show(met.to_json(), lambda console: console.print(clean(met.in_words()), soft_wrap=True))
 
@@ -119,14 +127,14 @@ def probe(app: App, name: str, mirrors: bool, as_json: bool) -> None:
     Output(as_json=as_json).show(report.to_json(), lambda console: facts_table.render(report, console))
 
 
-@command.command()
+@command.command(context_settings=LOGIN_SETTINGS)
 @click.argument("name")
-@click.argument("login")
+@login_argument
 @accept_new_option
 @replace_key_option
 @json_option
 @click.pass_obj
-def rebind(app: App, name: str, login: str, accept_new: bool, replace_key: str, as_json: bool) -> None:
+def rebind(app: App, name: str, login: tuple[str, ...], accept_new: bool, replace_key: str, as_json: bool) -> None:
     """Move NAME to its box's new address; its runs stay within reach.
 
     The box is known by a marker on its disk; another one gets no password, and the name stays where it was.
@@ -139,7 +147,7 @@ def rebind(app: App, name: str, login: str, accept_new: bool, replace_key: str, 
 
     output = Output(as_json=as_json)
     questions = Terminal(accept_new=accept_new, password=app.password)
-    done = moving.rebind(app, name, login, questions, replace_key=replace_key)
+    done = moving.rebind(app, name, login_text(name, login), questions, replace_key=replace_key)
     output.show(done.to_json(), lambda console: console.print(clean(done.in_words()), soft_wrap=True))
 
 

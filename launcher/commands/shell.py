@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from launcher.app import App
+from launcher.errors import EXIT_OWN_FAILURE
 
 
 @click.command("shell")
@@ -17,4 +18,8 @@ def command(app: App, host: str) -> None:
     """
     from launcher import shell
 
-    raise click.exceptions.Exit(shell.run(app.ssh_host(host)))
+    status = shell.run(app.ssh_host(host))
+    if status is None:
+        app.questions.tell(f"the connection to {host} was lost; log in again: launch shell {host}")
+        status = EXIT_OWN_FAILURE
+    raise click.exceptions.Exit(status)

@@ -33,5 +33,7 @@ def command(app: App, host: str, port: int, local_port: int | None, as_json: boo
         data = {"host": host, "port": port, "local_port": tunnel.local_port}
         output.show(data, lambda console: console.print(said, soft_wrap=True))
         threading.Event().wait()
+    except KeyboardInterrupt:
+        app.questions.tell("closed")
     finally:
         tunnel.close()

@@ -65,6 +65,7 @@ class HostKeyCheck:
         if standing.is_unknown:
             unknown = UnknownHostKey(
                 f"{self._name}: never seen before; {at} shows {shown}",
+                at=at,
                 fingerprint=shown,
                 key=key,
                 hint=f"compare it with the console's, then: {self._add} --accept-new",

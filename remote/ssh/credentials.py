@@ -174,6 +174,8 @@ class Credentials:
             passphrase = self._questions.passphrase(str(path), again=tries > 0) or ""
             if not passphrase:
                 break
+        if path in self._hop.identity_files and f"{path}: {trouble}" not in self._troubles:
+            self._questions.tell(f"{path}: {trouble}; going on without this key")
         self._note(f"{path}: {trouble}")
         return None
 

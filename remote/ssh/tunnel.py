@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
 import threading
 from collections.abc import Callable
@@ -40,8 +41,8 @@ class Tunnel:
             self._listener = socket.create_server((LOOPBACK, local_port))
         except OSError as error:
             raise RemoteError(
-                f"port {local_port} of this machine can't be listened on: {error.strerror}",
-                hint="choose another one: --local-port PORT",
+                f"port {local_port} of this machine can't be listened on: {os.strerror(error.errno or 0)}",
+                hint=f"launch tunnel {host.name} {remote_port} --local-port 0",
             ) from error
         self.local_port: int = self._listener.getsockname()[1]
         self._over = threading.Event()
