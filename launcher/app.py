@@ -117,7 +117,7 @@ class App:
 
         address = addresses.parse(saved.login)
         self.profiles.refuse(address.host)
-        if saved.identity_file and not address.identity_file:
+        if saved.identity_file:
             address = replace(address, identity_file=saved.identity_file)
         return SshHost(
             saved.name,

@@ -80,6 +80,9 @@ def evaluate_main(argv: list[str] | None = None) -> None:
 
 
 def _run(command: click.Command, argv: list[str]) -> None:
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:  # closed by whoever started us
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115 (for as long as we live)
     for stream in (sys.stdout, sys.stderr):
         # A terminal of cp936 or a pipe in ASCII shows a question mark instead of ending the program.
         if hasattr(stream, "reconfigure"):
@@ -105,7 +108,8 @@ def _run(command: click.Command, argv: list[str]) -> None:
     except OSError as error:  # a full disk, a folder that may not be written to, a name too long
         status = _fail(argv, "error", str(error), "")
     finally:
-        app.close()
+        with contextlib.suppress(KeyboardInterrupt):  # whoever is in such a hurry gets the prompt back
+            app.close()
     sys.exit(_last_words(status if isinstance(status, int) else 0))
 
 

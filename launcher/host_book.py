@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import re
+import time
 import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -14,6 +17,8 @@ from remote.identity import Identity
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")
 LOCAL = "local"
+# Longer than any change of the file takes.
+LOCK_KEPT_S = 5.0
 
 
 @dataclass(frozen=True)
@@ -86,7 +91,12 @@ class HostBook:
         import tomlkit
 
         self.check(host)
-        document = tomlkit.parse(self._text())
+        with self._held():
+            self._add(host, tomlkit.parse(self._text()))
+
+    def _add(self, host: SavedHost, document: Any) -> None:
+        import tomlkit
+
         table = document.get(host.name)
         if not isinstance(table, tomlkit.items.Table):
             table = document[host.name] = tomlkit.table()
@@ -99,7 +109,7 @@ class HostBook:
             _put(identity, field.name, getattr(host.identity, field.name))
         if not identity:
             del table["identity"]
-        atomic.write_text(self.path, tomlkit.dumps(document))
+        self._write(tomlkit.dumps(document))
 
     def check(self, host: SavedHost) -> None:
         """Raise LaunchError unless `host` could be saved: its name is one, and the file can be understood."""
@@ -120,10 +130,32 @@ class HostBook:
         """Forget a host.  Raises NoSuchHost."""
         import tomlkit
 
-        self.require(name)
-        document = tomlkit.parse(self._text())
-        del document[name]
-        atomic.write_text(self.path, tomlkit.dumps(document))
+        with self._held():
+            self.require(name)
+            document = tomlkit.parse(self._text())
+            del document[name]
+            self._write(tomlkit.dumps(document))
+
+    def _write(self, text: str) -> None:
+        atomic.write_text(self.path.resolve(), text)  # the file itself, where a link leads to it
+
+    @contextmanager
+    def _held(self) -> Iterator[None]:
+        """Of two that change the file at once, one waits; a lock that is old was left behind."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        lock, deadline = self.path.with_name(self.path.name + ".lock"), time.monotonic() + LOCK_KEPT_S
+        while True:
+            try:
+                lock.touch(exist_ok=False)
+                break
+            except FileExistsError:
+                if time.monotonic() > deadline:
+                    lock.unlink(missing_ok=True)
+                time.sleep(0.02)
+        try:
+            yield
+        finally:
+            lock.unlink(missing_ok=True)
 
     def _text(self) -> str:
         try:

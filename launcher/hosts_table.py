@@ -39,7 +39,7 @@ def shown(app: App, saved: SavedHost) -> dict[str, Any]:
         from remote.ssh import address
         from remote.ssh import config as ssh_config
 
-        data["way"] = [str(hop) for hop in ssh_config.route(address.parse(saved.login))]
+        data["way"] = [str(hop) for hop in ssh_config.route_in_time(address.parse(saved.login))]
     if saved.profile:
         profile = app.profiles.named(saved.profile)
         data["profile_title"], data["keeps"], data["billing"] = profile.title, profile.keeps, profile.billing

@@ -19,6 +19,7 @@ from remote.host import Host
 from remote.ssh import address as addresses
 from remote.ssh import config as ssh_config
 from remote.ssh import host_keys
+from remote.ssh.host import SshHost
 from remote.ssh.host_keys import KnownHosts
 from remote.ssh.questions import Questions
 
@@ -56,8 +57,10 @@ def rebind(app: App, name: str, login: str, questions: Questions, *, replace_key
         raise LaunchError(
             f"{name} has no marker on record to know its box by", hint=f'launch host add {name} "{login}"'
         )
+    if not saved.workspace:
+        raise LaunchError(f"{name} has no workspace on record, where its marker lies", hint=f"launch host show {name}")
     moved = replace(saved, login=login)
-    known = _OldKey(saved, questions)
+    known = _OldKey(saved, moved, questions)
     try:
         with _proven(app, moved, known, replace_key) as host:
             found = identity.look(host, saved.workspace)
@@ -77,22 +80,23 @@ def rebind(app: App, name: str, login: str, questions: Questions, *, replace_key
 
 
 class _OldKey(Questions):
-    """Vouches for a new address that shows the key of the old one; else the person is asked."""
+    """Vouches for a new address that shows the key of the old one; for all else the person is asked."""
 
-    def __init__(self, saved: SavedHost, questions: Questions) -> None:
-        [*_, hop] = ssh_config.route(addresses.parse(saved.login))
+    def __init__(self, saved: SavedHost, moved: SavedHost, questions: Questions) -> None:
         self._known = KnownHosts(saved.known_hosts_file)
-        self._at = host_keys.name_of(hop.host, hop.port)
         self._questions = questions
-        self.recognised = False
+        self._new = _at(moved.login)
+        try:
+            self._old = _at(saved.login)
+        except RemoteError:  # an entry that was broken by hand: then only a key and the marker prove anything
+            self._old = ""
 
-    def recognises(self, key: PKey) -> bool:
-        """Whether it is the key that the old address had."""
-        self.recognised = self._known.check(self._at, key).is_known
-        return self.recognised
+    def is_old(self, at: str, key: PKey | None) -> bool:
+        """Whether the machine itself, not one on the way to it, has the key of the old address."""
+        return key is not None and at == self._new and bool(self._old) and self._known.check(self._old, key).is_known
 
     def trust(self, unknown: UnknownHostKey) -> bool:
-        return self.recognises(unknown.key) or self._questions.trust(unknown)
+        return self.is_old(unknown.at, unknown.key) or self._questions.trust(unknown)
 
     def password(self, who: str, *, again: bool, is_target: bool) -> str | None:
         return self._questions.password(who, again=again, is_target=is_target)
@@ -107,16 +111,17 @@ class _OldKey(Questions):
 def _proven(app: App, moved: SavedHost, known: _OldKey, replace_key: str) -> Host:
     """A connection to the new address, with a password only where the host key is the old one."""
     host = app.connect(moved, questions=known, keys_only=True, replace_key=replace_key)
+    assert isinstance(host, SshHost)
     try:
-        host.run(["true"])
+        host.connect()
     except ChangedHostKey as changed:
         # Providers hand the same ports round: the record may be of an earlier tenant, or of an earlier box of ours.
-        if replace_key or not known.recognises(changed.key):
+        if replace_key or not known.is_old(changed.at, changed.key):
             changed.hint = changed.hint.replace("launch host add", "launch host rebind")
             raise
         return _proven(app, moved, known, host_keys.fingerprint(changed.key).split()[-1])
     except AuthenticationFailed as refused:
-        if not known.recognised:
+        if not known.is_old(_at(moved.login), host.shown_key()):
             raise AuthenticationFailed(
                 f"{refused.message}; without a key nothing proves that it is the box of {moved.name}, "
                 "and no password was offered",
@@ -124,3 +129,9 @@ def _proven(app: App, moved: SavedHost, known: _OldKey, replace_key: str) -> Hos
             ) from refused
         return app.connect(moved, questions=known, replace_key=replace_key)
     return host
+
+
+def _at(login: str) -> str:
+    """What known_hosts calls the machine that a login leads to."""
+    [*_, hop] = ssh_config.route_in_time(addresses.parse(login))
+    return host_keys.name_of(hop.host, hop.port)

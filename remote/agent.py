@@ -48,7 +48,7 @@ other() { printf '\n@launch %s other\n%s\n%s\n' "$n" "$name" "$m"; exit 0; }
 [ -z "$host" ] || [ "$name" = "$host" ] || other
 try() {
   case $1 in /*) d=$1 ;; *) d=./$1 ;; esac
-  m=$(head -c 64 "$d/launch/box-id" 2>/dev/null)
+  m=; [ ! -f "$d/launch/box-id" ] || m=$(head -c 64 "$d/launch/box-id" 2>/dev/null)
   [ -z "$m" ] || [ -z "$mark" ] || [ "$m" = "$mark" ] || other
   mkdir -p "$d/launch/onhost" 2>/dev/null && [ -w "$d/launch" ] && w=$(cd "$d/launch" && pwd)
 }

@@ -50,12 +50,13 @@ class UnknownHostKey(RemoteError):
 
 
 class ChangedHostKey(RemoteError):
-    """The host shows another key than the one on record, or one that was revoked; `key` (paramiko's) is the new one."""
+    """A host shows another key than the one on record, or a revoked one; `key` (paramiko's) is what `at` showed."""
 
     code = "host_key_changed"
 
-    def __init__(self, message: str, *, key: PKey, hint: str = "") -> None:
+    def __init__(self, message: str, *, at: str, key: PKey, hint: str = "") -> None:
         super().__init__(message, hint=hint)
+        self.at = at
         self.key = key
 
 

@@ -14,7 +14,7 @@ MARKER_FILE = "box-id"
 LOOK_LIMIT_BYTES = 64 * 1024
 
 # $1: a nonce, $2: the marker's file.  Says two lines, and touches nothing.
-LOOK = r"""printf '\n@launch %s\n%s\n%s\n' "$1" "$(uname -n)" "$(head -c 64 "$2" 2>/dev/null)" """
+LOOK = r"""printf '\n@launch %s\n%s\n%s\n' "$1" "$(uname -n)" "$([ ! -f "$2" ] || head -c 64 "$2" 2>/dev/null)" """
 
 
 @dataclass(frozen=True)

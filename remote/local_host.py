@@ -47,9 +47,15 @@ class LocalProcess(Process):
         assert self._popen.stderr is not None
         with self._popen.stderr as pipe:
             while chunk := os.read(pipe.fileno(), CHUNK_BYTES):
-                if self._on_stderr is not None:
-                    self._on_stderr(chunk)
+                self._pass_on(chunk)
                 self._stderr = (self._stderr + chunk)[-STDERR_KEPT_BYTES:]
+
+    def _pass_on(self, chunk: bytes) -> None:
+        try:
+            if self._on_stderr is not None:
+                self._on_stderr(chunk)
+        except Exception:  # whoever read it is gone; it must still be taken from the command, which would wait for us
+            self._on_stderr = None
 
     def chunks(self) -> Iterator[bytes]:
         assert self._popen.stdout is not None

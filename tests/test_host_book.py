@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -55,6 +57,26 @@ def test_a_bare_word_is_a_host_only_as_an_alias(
     assert book.find("gpu.example.com") == SavedHost("gpu.example.com", "gpu.example.com")
     with pytest.raises(NoSuchHost, match="known: gpu"):
         book.find("gpx")
+
+
+def test_hosts_that_are_added_at_once_are_all_kept(book: HostBook, tmp_path: Path) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda number: book.add(SavedHost(f"box{number}", "root@box")), range(40)))
+    assert len(book.all()) == 40
+    assert [path.name for path in (tmp_path / "data").iterdir()] == ["hosts.toml"]
+    (tmp_path / "data" / "hosts.toml.lock").touch()  # left behind by somebody who was killed
+    book.remove("box7")
+    assert len(book.all()) == 39
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs symlinks")
+def test_a_link_to_the_file_stays_one(book: HostBook, tmp_path: Path) -> None:
+    (tmp_path / "real.toml").write_text("")
+    (tmp_path / "data").mkdir()
+    book.path.symlink_to(tmp_path / "real.toml")
+    book.add(SavedHost("box", "root@box"))
+    assert book.path.is_symlink()
+    assert "[box]" in (tmp_path / "real.toml").read_text()
 
 
 def test_an_identity_is_kept_and_what_a_person_wrote_beside_it(book: HostBook, tmp_path: Path) -> None:

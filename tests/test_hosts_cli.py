@@ -414,6 +414,21 @@ def test_rebinding_offers_no_password_to_another_box(laptop: Cli, box: Box) -> N
     assert (laptop.home / "launch" / "hosts.toml").read_bytes() == before
 
 
+def test_rebinding_does_not_take_a_jump_host_for_the_box(laptop: Cli, box: Box) -> None:
+    add(laptop, box)
+    box.power_cycle(new_port=True)
+    known = laptop.home / ".ssh" / "known_hosts"
+    with Box() as other:
+        evil = f"[localhost]:{other.port} {' '.join(other.host_key_line.split()[1:])}\n"
+        known.write_text(known.read_text() + evil)
+        line = f"ssh -J root@127.0.0.1:{box.port} -p {other.port} root@localhost"
+        refused = laptop("host", "rebind", "box", line, "--accept-new", "--json", env={"LAUNCH_PASSWORD": "TOP-SECRET"})
+        assert (refused.status, refused.error["code"]) == (3, "authentication_failed"), refused
+        assert "no password was offered" in refused.error["message"]
+        assert "Failed password" not in other.log
+        assert "password for root" not in other.log
+
+
 def test_rebinding_without_a_key_trusts_the_old_host_key_alone(laptop: Cli, box: Box) -> None:
     added = laptop(
         "host", "add", "box", box.login_line, "--accept-new", "--no-install-key", "--json",
@@ -643,3 +658,21 @@ def test_a_progress_bar_writes_over_its_own_line(laptop: Cli, box: Box) -> None:
     screen = Screen(laptop, "exec", "box", "sh", "-c", r"printf '1/3\r\033[2J2/3\r3/3\n'")
     assert screen.end() == 0
     assert "1/3\r2/3\r3/3\r\n" in screen.text
+
+
+def test_output_that_nobody_reads_holds_no_command(laptop: Cli, box: Box) -> None:
+    add(laptop, box)
+    for host in ("box", "local"):
+        argv = [sys.executable, "-m", "launcher", "exec", host, "sh", "-c", "head -c 30000000 /dev/zero >&2; echo done"]
+        reading, writing = os.pipe()
+        process = subprocess.Popen(argv, env=laptop.env, cwd=laptop.home, stdout=subprocess.PIPE, stderr=writing)
+        os.close(writing)
+        os.read(reading, 1)
+        os.close(reading)
+        assert process.communicate(timeout=30)[0].endswith(b"done\n"), host
+    closed = subprocess.run(
+        ["sh", "-c", 'exec "$@" <&- >&-', "sh", sys.executable, "-m", "launcher", "exec", "box", "echo", "x"],
+        env=laptop.env, cwd=laptop.home, stderr=subprocess.PIPE, text=True, timeout=30,
+    )  # fmt: skip
+    assert "Traceback" not in closed.stderr
+    assert laptop("exec", "box", "--", "").status == 2

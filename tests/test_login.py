@@ -186,6 +186,8 @@ def test_at_most_three_keys_are_offered(
         assert "the others were not offered" in refused.value.message
         # Named, the fifth comes first, and out of the agent: its file is not even there.
         keys[4].unlink()
+        public = keys[4].with_name("key4.pub")
+        assert said(connect(fresh, line=f"ssh -i {public} -p {fresh.port} root@127.0.0.1")) == "in"
         assert said(connect(fresh, line=f"ssh -i {keys[4]} -p {fresh.port} root@127.0.0.1")) == "in"
 
 
@@ -266,6 +268,14 @@ def test_servers_with_rules_of_their_own(
 
 
 @pytest.mark.skipif(shutil.which("strings") is None and not os.path.exists("/proc/self/environ"), reason="needs /proc")
+def test_a_host_that_lets_everybody_in_asks_nobody(laptop: Path) -> None:
+    with Box(sshd_lines=["PermitEmptyPasswords yes"]) as box:
+        assert box.run("passwd", "-d", "root").returncode == 0
+        answers = Answers(["not needed"])
+        assert said(connect(box, answers)) == "in"
+        assert [asked for asked in answers.asked if "password" in asked] == []
+
+
 def test_the_password_is_in_no_argv_and_no_environment(fresh: Box) -> None:
     with connect(fresh, Answers([fresh.password])) as host:
         host.run(["true"]).check()

@@ -33,8 +33,8 @@ def command(app: App, host: str, argv: tuple[str, ...], as_json: bool) -> None:
 
     output = Output(as_json=as_json)
     argv = argv[1:] if argv[0] == "--" else argv
-    if not argv:
-        raise click.UsageError("there is no command after --")
+    if not argv or not argv[0]:
+        raise click.UsageError("there is no command to run")
     try:
         there = app.host(host)
         if as_json:

@@ -13,11 +13,13 @@ from typing import TYPE_CHECKING
 from remote.errors import BadAddress, RemoteError
 from remote.ssh import address as addresses
 from remote.ssh.address import Address
+from remote.ssh.wire import within
 
 if TYPE_CHECKING:
     import paramiko
 
 MOST_HOPS = 8
+READ_TIMEOUT_S = 10
 MOST_INCLUDES = 16
 DEFAULT_PORT = 22
 _KEYWORD = re.compile(r"\s*(\w+)\s*[\s=]\s*(.*)")
@@ -63,6 +65,16 @@ def route(address: Address, path: Path | None = None) -> tuple[Hop, ...]:
         raise RemoteError(f"{path}: ProxyJump: {error.message}", hint=error.hint) from error
     except (ValueError, KeyError, LookupError, OSError) as error:
         raise RemoteError(f"{path} can't be understood: {error}", hint="mend it in an editor") from error
+
+
+def route_in_time(address: Address, seconds: float = READ_TIMEOUT_S) -> tuple[Hop, ...]:
+    """As `route`.  It may run a program (`Match exec`), or ask a name server for this machine's own name."""
+    try:
+        return within(seconds, lambda: route(address))
+    except TimeoutError as error:
+        raise RemoteError(
+            f"{default_file()}: reading it takes longer than {seconds:g} s", hint="does a `Match exec` in it hang?"
+        ) from error
 
 
 def aliases(path: Path | None = None) -> list[str]:
@@ -166,7 +178,7 @@ def _split(line: str) -> tuple[str, str]:
 
 def _text(path: Path) -> str:
     try:
-        return path.read_text("utf-8", errors="surrogateescape")
+        return path.read_text("utf-8-sig", errors="surrogateescape")  # an editor on Windows may put a mark in front
     except FileNotFoundError:
         return ""
     except OSError as error:

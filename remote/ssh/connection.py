@@ -45,6 +45,8 @@ class HostKeyCheck:
         self._add = f"launch host add {saved_as} {shlex.quote(login_line)}"
         self._known = known
         self._questions = questions
+        self.shown: dict[str, paramiko.PKey] = {}
+        """The last key of each machine, believed or not."""
         self._replace_key = replace_key.removeprefix("SHA256:").strip()
 
     def kinds(self, hop: Hop) -> Sequence[str]:
@@ -54,13 +56,14 @@ class HostKeyCheck:
     def check(self, hop: Hop, key: paramiko.PKey) -> None:
         """Return if it is the machine's key.  Raises UnknownHostKey, ChangedHostKey."""
         at = host_keys.name_of(hop.host, hop.port)
+        self.shown[at] = key
         shown = host_keys.fingerprint(key)
         standing = self._known.check(at, key)
         if standing.is_known:
             return
         if standing.is_revoked:
             raise ChangedHostKey(
-                f"{self._name}: {at} shows {shown}, a key that was revoked here", key=key, hint="do not log in"
+                f"{self._name}: {at} shows {shown}, a key that was revoked here", at=at, key=key, hint="do not log in"
             )
         if standing.is_unknown:
             unknown = UnknownHostKey(
@@ -81,6 +84,7 @@ class HostKeyCheck:
         raise ChangedHostKey(
             f"{self._name}: its host key changed: {at} now shows {shown}; on record: {before}. It was rebuilt, or the"
             " address belongs to another tenant's machine by now (or somebody listens in); nothing was sent to it",
+            at=at,
             key=key,
             hint=f"only if the console says it was rebuilt: {self._add} --replace-key {shown.split()[-1]}",
         )

@@ -183,7 +183,7 @@ class Credentials:
 
     def _by_password(self, transport: paramiko.Transport) -> bool:
         if self._keys_only or not self._takes_passwords(transport):
-            return False
+            return transport.is_authenticated()  # a host that lets everybody in
         while self._passwords_tried < MOST_PASSWORDS:
             password = self._password
             if password is None:
@@ -211,10 +211,9 @@ class Credentials:
 
     def _takes_passwords(self, transport: paramiko.Transport) -> bool:
         """Asked before a person is: nobody should type a password that can't be used."""
-        if not self._allowed and self._password is None:
-            left = self._answered(transport, partial(transport.auth_none, self._hop.user))
-            if left == []:  # a host that lets everybody in
-                return True
+        ask = not self._allowed and self._password is None
+        if ask and self._answered(transport, partial(transport.auth_none, self._hop.user)) == []:
+            return False
         return not self._allowed or bool(set(self._allowed) & {"password", "keyboard-interactive"})
 
     # -- answers
@@ -274,7 +273,9 @@ def default_keys() -> list[Path]:
 def public_blob(path: Path) -> bytes:
     """The public half of a key file, from the file beside it; empty where that is missing or unreadable."""
     with contextlib.suppress(OSError, ValueError, IndexError):
-        return base64.b64decode(path.with_name(path.name + ".pub").read_text("utf-8").split()[1], validate=True)
+        # The public file itself may be named, to say which of the agent's keys is meant.
+        public = path if path.suffix == ".pub" else path.with_name(path.name + ".pub")
+        return base64.b64decode(public.read_text("utf-8").split()[1], validate=True)
     return b""
 
 

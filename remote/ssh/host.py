@@ -5,16 +5,15 @@ from __future__ import annotations
 import logging
 import random
 import threading
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from remote import command, failure
-from remote.errors import AuthenticationFailed, CannotExecute, RemoteError, TimedOut, Unreachable
+from remote.errors import AuthenticationFailed, CannotExecute, TimedOut, Unreachable
 from remote.host import Host
 from remote.ssh import config as ssh_config
-from remote.ssh import host_keys, wire
+from remote.ssh import host_keys
 from remote.ssh.address import Address
 from remote.ssh.config import Hop
 from remote.ssh.connection import WINDOW_BYTES, Connection, HostKeyCheck
@@ -31,6 +30,7 @@ CONNECT_TIMEOUT_S = 20
 RETRY_S = (2.0, 5.0, 8.0)
 JITTER = 0.2
 MOST_DROPS = 5
+CLOSING_S = 1.0
 
 
 class SshHost(Host):
@@ -63,6 +63,7 @@ class SshHost(Host):
         self._credentials: dict[Hop, Credentials] = {}
         self._connection: Connection | None = None
         self._lock = threading.Lock()
+        self._closing = threading.Event()
 
     @property
     def used_password(self) -> bool:
@@ -74,9 +75,10 @@ class SshHost(Host):
         """Whether there is a connection that still lives."""
         return self._connection is not None and self._connection.transport.is_active()
 
-    def host_key(self) -> str:
-        """Fingerprint of the key that the host proved to have.  Connects."""
-        return host_keys.fingerprint(self.connect().get_remote_server_key())
+    def shown_key(self) -> paramiko.PKey | None:
+        """The key that the host itself showed last, whatever the machines before it did; None if it came to none."""
+        hop = self._route()[-1]
+        return self._check.shown.get(host_keys.name_of(hop.host, hop.port))
 
     def start(
         self,
@@ -133,7 +135,7 @@ class SshHost(Host):
                 hint="wait, or raise MaxSessions in its sshd_config",
             ) from error
         except Exception as error:  # paramiko passes on whatever its reader tripped over in what the host sent
-            self.close()
+            self._discard(transport)
             raise Unreachable(f"{self.name}: no command could be started there ({error or 'it ended'})") from error
 
     def _requested(self, channel: paramiko.Channel, request: Callable[[], None]) -> None:
@@ -155,9 +157,9 @@ class SshHost(Host):
             if not isinstance(error, Exception):
                 raise
             if expired.is_set():
-                self.close()
+                self._discard(channel.get_transport())
                 raise TimedOut(f"{self.name}: no answer within {self._connect_timeout_s:g} s") from error
-            if not self.connected:
+            if not channel.get_transport().is_active():
                 raise Unreachable(f"{self.name}: the connection broke") from error
             raise failure.refusal(
                 CannotExecute, f"{self.name}: refuses to run commands", "exec request failed", self.name
@@ -171,6 +173,7 @@ class SshHost(Host):
         Raises Unreachable, AuthenticationFailed, UnknownHostKey, ChangedHostKey, and RemoteError for a ~/.ssh/config
         that can't be understood.
         """
+        self._closing.clear()
         with self._lock:
             if self._connection is None or not self._connection.transport.is_active():
                 self._hang_up()
@@ -179,8 +182,19 @@ class SshHost(Host):
             return self._connection.transport
 
     def close(self) -> None:
+        # Whoever is about to connect is told to give up, and not waited for: its sockets have time limits.
+        self._closing.set()
+        if self._lock.acquire(timeout=CLOSING_S):
+            try:
+                self._hang_up()
+            finally:
+                self._lock.release()
+
+    def _discard(self, transport: paramiko.Transport) -> None:
+        """Give up this connection, and not one that another thread has made since."""
         with self._lock:
-            self._hang_up()
+            if self._connection is not None and self._connection.transport is transport:
+                self._hang_up()
 
     def _hang_up(self) -> None:
         connection, self._connection = self._connection, None
@@ -201,17 +215,11 @@ class SshHost(Host):
                     raise
                 wait_s = waits.pop(0) * random.uniform(1 - JITTER, 1 + JITTER)
                 self._questions.tell(f"{error.short}; trying again in {wait_s:.0f} s")
-                time.sleep(wait_s)
+                if self._closing.wait(wait_s):
+                    raise
 
     def _route(self) -> tuple[Hop, ...]:
-        try:
-            # It may run a program (`Match exec`), or ask a name server for this machine's own name.
-            return wire.within(self._connect_timeout_s, lambda: ssh_config.route(self.address))
-        except TimeoutError as error:
-            raise RemoteError(
-                f"{ssh_config.default_file()}: reading it takes longer than {self._connect_timeout_s:g} s",
-                hint="does a `Match exec` in it hang?",
-            ) from error
+        return ssh_config.route_in_time(self.address, self._connect_timeout_s)
 
     def _logged_in(self, route: Sequence[Hop]) -> Connection:
         drops = 0

@@ -60,9 +60,15 @@ class SshProcess(Process):
     def _drain(self) -> None:
         with contextlib.suppress(OSError, EOFError):
             while chunk := self._channel.recv_stderr(PACKET_BYTES):
-                if self._on_stderr is not None:
-                    self._on_stderr(chunk)
+                self._pass_on(chunk)
                 self._stderr = (self._stderr + chunk)[-STDERR_KEPT_BYTES:]
+
+    def _pass_on(self, chunk: bytes) -> None:
+        try:
+            if self._on_stderr is not None:
+                self._on_stderr(chunk)
+        except Exception:  # whoever read it is gone; it must still be taken from the command, which would wait for us
+            self._on_stderr = None
 
     def chunks(self) -> Iterator[bytes]:
         while chunk := self._received():
