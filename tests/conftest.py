@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -18,6 +19,9 @@ from tests.box import Box, box_missing
 from tests.servers import OpenSshServer, openssh_missing
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+# Whoever starts the tests in the background has Ctrl-C ignored, and all that we start would inherit that.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 MUST_RUN_IN_CI = ("ssh", "browser", "slow")
 
 
