@@ -25,6 +25,7 @@ from tests.answers import Answers
 from tests.box import Box
 from tests.conftest import Cli
 from tests.relay import Relay
+from tests.servers import _free_port
 from tests.toy import write_task
 
 pytestmark = pytest.mark.ssh
@@ -587,7 +588,7 @@ def test_a_tunnel_leads_there_and_back(laptop: Cli, box: Box) -> None:
 
     add(laptop, box)
     box.run("sh", "-c", "echo hello from the box >/root/index.html")
-    port = 16006
+    port = _free_port()
     start = f"cd /root && setsid python3 -m http.server --bind 127.0.0.1 {port} >/dev/null 2>&1 &"
     box.run("sh", "-c", start)
     process = laptop.start("tunnel", "box", str(port), "--local-port", "0", "--json", stdout=subprocess.PIPE)
