@@ -85,7 +85,7 @@ class _OldKey(Questions):
     def __init__(self, saved: SavedHost, moved: SavedHost, questions: Questions) -> None:
         self._known = KnownHosts(saved.known_hosts_file)
         self._questions = questions
-        self._new = _at(moved.login)
+        self.new_at = _at(moved.login)
         try:
             self._old = _at(saved.login)
         except RemoteError:  # an entry that was broken by hand: then only a key and the marker prove anything
@@ -93,7 +93,7 @@ class _OldKey(Questions):
 
     def is_old(self, at: str, key: PKey | None) -> bool:
         """Whether the machine itself, not one on the way to it, has the key of the old address."""
-        return key is not None and at == self._new and bool(self._old) and self._known.check(self._old, key).is_known
+        return key is not None and at == self.new_at and bool(self._old) and self._known.check(self._old, key).is_known
 
     def trust(self, unknown: UnknownHostKey) -> bool:
         return self.is_old(unknown.at, unknown.key) or self._questions.trust(unknown)
@@ -121,7 +121,7 @@ def _proven(app: App, moved: SavedHost, known: _OldKey, replace_key: str) -> Hos
             raise
         return _proven(app, moved, known, host_keys.fingerprint(changed.key).split()[-1])
     except AuthenticationFailed as refused:
-        if not known.is_old(_at(moved.login), host.shown_key()):
+        if not known.is_old(known.new_at, host.shown_key()):
             raise AuthenticationFailed(
                 f"{refused.message}; without a key nothing proves that it is the box of {moved.name}, "
                 "and no password was offered",

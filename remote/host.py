@@ -37,7 +37,23 @@ class Completed:
 
 
 class Process(ABC):
-    """A command that runs on a host.  Reading its output is what drives it; `close` ends it early."""
+    """A command that runs on a host.  Reading its output is what drives it; `close` ends it early.
+
+    `on_stderr` gets what it writes to stderr as it comes, in a thread of its own.
+    """
+
+    def __init__(self, on_stderr: Callable[[bytes], None] | None = None) -> None:
+        self._on_stderr = on_stderr
+        self._stderr = b""
+
+    def _take_stderr(self, chunk: bytes) -> None:
+        """Keep the end of it and pass it on: a command whose stderr nobody takes would wait for ever."""
+        self._stderr = (self._stderr + chunk)[-STDERR_KEPT_BYTES:]
+        try:
+            if self._on_stderr is not None:
+                self._on_stderr(chunk)
+        except Exception:  # whoever read it is gone, in whatever way; the command goes on
+            self._on_stderr = None
 
     @abstractmethod
     def chunks(self) -> Iterator[bytes]:
@@ -47,9 +63,9 @@ class Process(ABC):
     def wait(self) -> int:
         """The exit status, after stdout has ended.  Raises Unreachable where it can't be known."""
 
-    @abstractmethod
     def stderr(self) -> bytes:
         """The last 64 KiB of what it wrote to stderr so far."""
+        return self._stderr
 
     @abstractmethod
     def close(self) -> None:

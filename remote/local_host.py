@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import IO
 
 from remote import command
-from remote.host import STDERR_KEPT_BYTES, Host, Process
+from remote.host import Host, Process
 
 CHUNK_BYTES = 256 * 1024
 JOIN_S = 1.0
@@ -22,9 +22,8 @@ class LocalProcess(Process):
     def __init__(
         self, popen: subprocess.Popen[bytes], stdin: Iterable[bytes], on_stderr: Callable[[bytes], None] | None = None
     ) -> None:
+        super().__init__(on_stderr)
         self._popen = popen
-        self._on_stderr = on_stderr
-        self._stderr = b""
         self._feed_error: Exception | None = None
         self._feeder = threading.Thread(target=self._feed, args=(stdin,), daemon=True)
         self._drainer = threading.Thread(target=self._drain, daemon=True)
@@ -47,15 +46,7 @@ class LocalProcess(Process):
         assert self._popen.stderr is not None
         with self._popen.stderr as pipe:
             while chunk := os.read(pipe.fileno(), CHUNK_BYTES):
-                self._pass_on(chunk)
-                self._stderr = (self._stderr + chunk)[-STDERR_KEPT_BYTES:]
-
-    def _pass_on(self, chunk: bytes) -> None:
-        try:
-            if self._on_stderr is not None:
-                self._on_stderr(chunk)
-        except Exception:  # whoever read it is gone; it must still be taken from the command, which would wait for us
-            self._on_stderr = None
+                self._take_stderr(chunk)
 
     def chunks(self) -> Iterator[bytes]:
         assert self._popen.stdout is not None
@@ -79,9 +70,6 @@ class LocalProcess(Process):
             raise self._feed_error
         return status if status >= 0 else 128 - status
 
-    def stderr(self) -> bytes:
-        return self._stderr
-
     def close(self) -> None:
         assert self._popen.stdout is not None
         self._end()
@@ -104,16 +92,14 @@ class _NeverStarted(Process):
 
     def __init__(self, argv: Sequence[str], error: OSError) -> None:
         self._status = 127 if isinstance(error, (FileNotFoundError, NotADirectoryError)) else 126
-        self._said = f"{error.filename or argv[0]}: {error.strerror}\n"
+        super().__init__()
+        self._take_stderr(f"{error.filename or argv[0]}: {error.strerror}\n".encode("utf-8", "replace"))
 
     def chunks(self) -> Iterator[bytes]:
         return iter(())
 
     def wait(self) -> int:
         return self._status
-
-    def stderr(self) -> bytes:
-        return self._said.encode("utf-8", "replace")
 
     def close(self) -> None:
         """Nothing was started."""

@@ -140,7 +140,6 @@ class SshHost(Host):
 
     def _requested(self, channel: paramiko.Channel, request: Callable[[], None]) -> None:
         """Carry out a request on a channel; paramiko itself would wait for its answer for ever."""
-
         expired = threading.Event()
 
         def expire() -> None:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from remote.errors import Unreachable
-from remote.host import STDERR_KEPT_BYTES, Process
+from remote.host import Process
 
 if TYPE_CHECKING:
     import paramiko
@@ -17,8 +17,6 @@ PACKET_BYTES = 256 * 1024
 
 
 class SshProcess(Process):
-    """`on_stderr` gets what the command writes to stderr as it comes, in a thread of its own."""
-
     def __init__(
         self,
         name: str,
@@ -26,10 +24,9 @@ class SshProcess(Process):
         stdin: Iterable[bytes],
         on_stderr: Callable[[bytes], None] | None = None,
     ) -> None:
+        super().__init__(on_stderr)
         self._name = name
         self._channel = channel
-        self._on_stderr = on_stderr
-        self._stderr = b""
         self._feed_error: Exception | None = None
         self._feeder = threading.Thread(target=self._feed, args=(stdin,), daemon=True)
         self._drainer = threading.Thread(target=self._drain, daemon=True)
@@ -60,15 +57,7 @@ class SshProcess(Process):
     def _drain(self) -> None:
         with contextlib.suppress(OSError, EOFError):
             while chunk := self._channel.recv_stderr(PACKET_BYTES):
-                self._pass_on(chunk)
-                self._stderr = (self._stderr + chunk)[-STDERR_KEPT_BYTES:]
-
-    def _pass_on(self, chunk: bytes) -> None:
-        try:
-            if self._on_stderr is not None:
-                self._on_stderr(chunk)
-        except Exception:  # whoever read it is gone; it must still be taken from the command, which would wait for us
-            self._on_stderr = None
+                self._take_stderr(chunk)
 
     def chunks(self) -> Iterator[bytes]:
         while chunk := self._received():
@@ -89,9 +78,6 @@ class SshProcess(Process):
             # Never a guess: the command may have ended well, or may still be running.
             raise Unreachable(f"{self._name}: the connection broke before the command's end was known")
         return status
-
-    def stderr(self) -> bytes:
-        return self._stderr
 
     def close(self) -> None:
         close(self._channel)
