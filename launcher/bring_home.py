@@ -2,25 +2,33 @@
 
 from __future__ import annotations
 
+import contextlib
+import fnmatch
 import json
-import secrets
+import os
 import shutil
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, TYPE_CHECKING, Any
 
 from jobs import atomic, manifest
-from jobs.errors import BrokenRun
+from jobs.errors import BrokenRun, JobError
 from jobs.run_directory import PROTOCOL, RunDirectory
-from launcher.errors import LaunchError, NotFinished, VerificationFailed
+from launcher.errors import LaunchError, NotFinished, VerificationFailed, exit_status
 from launcher.ledger import Ledger, Record
 from launcher.progress import Note, Observer
+from launcher.sync import Moved, going_on
 from launcher.untrusted import clean
-from remote import runs
+from remote import runs, sync
 from remote.agent import Agent
+from remote.errors import RemoteError, Unreachable
+from remote.onhost.target import try_lock
+from remote.onhost.tree import STAGING
 
-SPARE_BYTES = 64 * 1024 * 1024
+if TYPE_CHECKING:
+    from launcher.app import App
 
 
 @dataclass(frozen=True)
@@ -34,6 +42,7 @@ class Pulled:
     files: int
     size_bytes: int
     already: bool = False
+    include: tuple[str, ...] = ()
 
     def in_words(self) -> str:
         """For a person, with what to do next."""
@@ -41,6 +50,9 @@ class Pulled:
         here = "is here already, every byte as listed" if self.already else "is home, every byte as listed"
         if self.state != "succeeded":
             return f"{self.run_id} ({ended}): log and events are home, there is no adapter to trust\n{self.folder}"
+        if self.include:
+            some = f"of {self.run_id} is home what matches {', '.join(self.include)}, every byte as listed"
+            return f"{some}\n{self.folder}\nlaunch pull {self.run_id} brings the rest"
         return f"{self.run_id} {here}\n{self.folder}\nlaunch verify {self.run_id} && launch evaluate {self.run_id}"
 
     def to_json(self) -> dict[str, Any]:
@@ -52,34 +64,74 @@ class Pulled:
             "files": self.files,
             "size_bytes": self.size_bytes,
             "already_here": self.already,
+            "include": list(self.include),
         }
 
 
-def bring_home(record: Record, agent: Agent, ledger: Ledger, target: Path, observer: Observer) -> Pulled:
-    """Bring a finished run to `target/<run id>`.
+def bring_home(
+    record: Record, agent: Agent, ledger: Ledger, target: Path, observer: Observer, *, include: Sequence[str] = ()
+) -> Pulled:
+    """Bring a finished run to `target/<run id>`; with `include` only the artifacts that match one of these globs.
 
-    Of a run that did not succeed only log, events and result come: there is no adapter to trust.  Raises NotFinished,
-    VerificationFailed when a byte differs from the manifest, BrokenRun when the host breaks the protocol.
+    Of a run that did not succeed only log, events and result come: there is no adapter to trust.  A pull that was cut
+    goes on where it was.  Raises NotFinished, VerificationFailed when a byte differs from the manifest, BrokenRun when
+    the host breaks the protocol.
     """
     state = _finished_state(record, agent, ledger)
     home = RunDirectory(target.absolute() / record.run_id)
     home.root.parent.mkdir(parents=True, exist_ok=True)
-    # A temporary name beside the final one, so that the last step is a rename, and nobody meets half a run.
-    part = RunDirectory(home.root.with_name(f".{record.run_id}.{secrets.token_hex(6)}.part"))
-    part.root.mkdir()
-    try:
-        size = _fetch(record, agent, part, with_artifacts=state.state == "succeeded", observer=observer)
-        _check(record, part, state)
+    # A hidden name beside the final one, so that the last step is a rename, and nobody meets half a run.
+    part = RunDirectory(home.root.with_name(f".{record.run_id}.{'some.' if include else ''}part"))
+    with _claimed(part):
+        size = _fetch(record, agent, part, home, state, include, observer)
         if _same(part, home):
             pulled = _pulled(state, home, size, already=True)
         else:
             atomic.write_json(part.spec, record.submission.to_json())
-            _put_in_place(part, home)
-            pulled = _pulled(state, home, size)
-    finally:
-        shutil.rmtree(part.root, ignore_errors=True)
-    ledger.note_pulled(record.run_id, home.root)
+            _put_in_place(part, home, whole=not include)
+            pulled = _pulled(state, home, size, include=include)
+    if not include:
+        ledger.note_pulled(record.run_id, home.root)
     return pulled
+
+
+@contextlib.contextmanager
+def _claimed(part: RunDirectory) -> Iterator[None]:
+    """The folder for what has come so far, for one pull at a time.  Kept for the next one where this one was cut."""
+    owner = part.root.with_name(part.root.name + ".owner")
+    with _locked(owner):
+        part.root.mkdir(exist_ok=True)
+        try:
+            yield
+        except (Unreachable, KeyboardInterrupt):
+            with contextlib.suppress(OSError):
+                part.root.rmdir()  # if nothing came
+            raise
+        except BaseException:
+            shutil.rmtree(part.root, ignore_errors=True)
+            raise
+        else:
+            shutil.rmtree(part.root, ignore_errors=True)
+        finally:
+            with contextlib.suppress(OSError):  # Windows removes nothing that is open
+                owner.unlink()
+
+
+def _locked(path: Path) -> IO[bytes]:
+    """A file that is this process's alone until it is closed; waits for another that has it."""
+    while True:
+        file = path.open("ab")
+        try:
+            # Whoever had it may have removed it: another one may have made it anew.
+            if try_lock(file.fileno()) and os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                return file
+        except FileNotFoundError:
+            pass
+        except BaseException:
+            file.close()
+            raise
+        file.close()
+        time.sleep(0.1)
 
 
 def _finished_state(record: Record, agent: Agent, ledger: Ledger) -> runs.State:
@@ -92,45 +144,83 @@ def _finished_state(record: Record, agent: Agent, ledger: Ledger) -> runs.State:
     return state
 
 
-def _fetch(record: Record, agent: Agent, part: RunDirectory, *, with_artifacts: bool, observer: Observer) -> int:
-    """Bytes that came.  Every path is checked before anything is written."""
+def _fetch(
+    record: Record,
+    agent: Agent,
+    part: RunDirectory,
+    home: RunDirectory,
+    state: runs.State,
+    include: Sequence[str],
+    observer: Observer,
+) -> int:
+    """Bring everything wanted into `part` and check it; the bytes that came."""
+    moved = Moved(observer)
+
+    def fetched(names: Sequence[str]) -> sync.Outcome:
+        outcome = going_on(
+            lambda: sync.pull(agent, f"{agent.workspace}/runs/{record.run_id}", part.root, names=names, observer=moved),
+            moved, observer,
+        )  # fmt: skip
+        for path, why in outcome.failed.items():
+            raise LaunchError(f"{record.run_id}: {path} did not come: {why}", hint=_again(record))
+        return outcome  # type: ignore[no-any-return]
+
     names = [part.result.name, part.log.name, part.events.name]
-    if with_artifacts:
-        names += [part.manifest.name, part.artifacts.name]
-    size_bytes = 0
-
-    def receive(path: str, size: int, chunks: Iterator[bytes]) -> None:
-        nonlocal size_bytes
-        manifest.check_relative(path)
-        inside = with_artifacts and path.startswith(f"{part.artifacts.name}/")
-        if path not in names and not inside:
-            raise BrokenRun(f"{record.host} sent {path!r}, which nobody asked for")
-        if size > shutil.disk_usage(part.root).free - SPARE_BYTES:
-            raise LaunchError(f"{path} has {size / 1e6:.0f} MB, more than is free in {part.root.parent}")
-        with atomic.new_file(part.root / path) as file:
-            for chunk in chunks:
-                file.write(chunk)
-        size_bytes += size
-
-    files = runs.fetch(agent, record.run_id, names, receive)
+    if state.state != "succeeded":
+        outcomes = [fetched(names)]
+        _check_result(record, part, state)
+    else:
+        # What vouches for the rest comes first: what is listed with the content it has here need not come at all.
+        outcomes = [fetched([*names, part.manifest.name])]
+        entries = _listed(record, part, state)
+        wanted = [entry for entry in entries if not include or _matches(entry.path, include)]
+        if include and not wanted:
+            raise LaunchError(
+                f"{record.run_id}: no artifact matches {', '.join(include)}",
+                hint="for example --include 'adapter/*'; all of them: " + ", ".join(one.path for one in entries[:10]),
+            )
+        _seed(part, home, wanted)
+        outcomes.append(
+            fetched([f"{part.artifacts.name}/{one.path}" for one in wanted] if include else [part.artifacts.name])
+        )
+        if problems := manifest.problems(part.artifacts, wanted):
+            shown = "\n".join(f"  - {problem}" for problem in problems[:20])
+            raise VerificationFailed(f"{record.run_id}: not what the manifest says\n{shown}", hint=_again(record))
+    shutil.rmtree(part.root / STAGING, ignore_errors=True)  # of an earlier pull, of files that are others by now
+    size_bytes = sum(outcome.sent_bytes for outcome in outcomes)
+    files = sum(len(outcome.sent) for outcome in outcomes)
     observer(Note(f"fetched {files} files, {size_bytes / 1e6:.1f} MB"))
     return size_bytes
 
 
-def _check(record: Record, part: RunDirectory, state: runs.State) -> None:
-    """Raise unless what came is this run, whole, as its result says."""
+def _matches(path: str, include: Sequence[str]) -> bool:
+    return any(fnmatch.fnmatchcase(path, glob) or path.startswith(glob.rstrip("/") + "/") for glob in include)
+
+
+def _seed(part: RunDirectory, home: RunDirectory, wanted: Sequence[manifest.Entry]) -> None:
+    """Copy what lies at home with the listed content, so that it is not sent again."""
+    for entry in wanted:
+        here, there = home.artifacts / entry.path, part.artifacts / entry.path
+        alike = not there.exists() and here.is_file() and here.stat().st_size == entry.size_bytes
+        if alike and manifest.sha256_of(here) == entry.sha256:
+            there.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(here, there)
+
+
+def _check_result(record: Record, part: RunDirectory, state: runs.State) -> dict[str, Any]:
     result = read_result(part)
     if result["run_id"] != record.run_id or result["state"] != state.state:
         raise BrokenRun(f"{record.host}: the result that came is not the one of {record.run_id}")
-    if state.state != "succeeded":
-        return
+    return result
+
+
+def _listed(record: Record, part: RunDirectory, state: runs.State) -> list[manifest.Entry]:
+    """The artifacts that the run vouches for."""
+    result = _check_result(record, part, state)
     if not part.manifest.is_file() or manifest.sha256_of(part.manifest) != result.get("manifest_sha256"):
         raise VerificationFailed(f"{record.run_id}: the manifest is not the one the result names", hint=_again(record))
     # A manifest is bytes that a host chose: what is not UTF-8 must fail as a broken manifest does.
-    entries = manifest.parse(part.manifest.read_text("utf-8", errors="replace"))
-    if problems := manifest.problems(part.artifacts, entries):
-        shown = "\n".join(f"  - {problem}" for problem in problems[:20])
-        raise VerificationFailed(f"{record.run_id}: not what the manifest says\n{shown}", hint=_again(record))
+    return manifest.parse(part.manifest.read_text("utf-8", errors="replace"))
 
 
 def read_result(run: RunDirectory) -> dict[str, Any]:
@@ -161,7 +251,7 @@ def _same(part: RunDirectory, home: RunDirectory) -> bool:
     return not manifest.problems(home.artifacts, manifest.parse(part.manifest.read_text("utf-8")))
 
 
-def _put_in_place(part: RunDirectory, home: RunDirectory) -> None:
+def _put_in_place(part: RunDirectory, home: RunDirectory, *, whole: bool) -> None:
     """One rename where nothing is there; else piece by piece, the result last, leaving alone what was made at home."""
     if not home.root.exists():
         try:
@@ -170,15 +260,82 @@ def _put_in_place(part: RunDirectory, home: RunDirectory) -> None:
         except OSError:  # another pull of the same run was faster
             if not home.result.is_file():
                 raise
-    if home.artifacts.exists():
+    if whole and home.artifacts.exists():
         home.artifacts.rename(part.root / ".replaced")
     if part.artifacts.exists():
-        part.artifacts.rename(home.artifacts)
+        if not home.artifacts.exists():
+            part.artifacts.rename(home.artifacts)
+        for path in part.artifacts.rglob("*"):
+            if path.is_file():
+                final = home.artifacts / path.relative_to(part.artifacts)
+                final.parent.mkdir(parents=True, exist_ok=True)
+                path.replace(final)
     for name in (part.spec.name, part.log.name, part.events.name, part.manifest.name, part.result.name):
         if (part.root / name).exists():
             (part.root / name).replace(home.root / name)
 
 
-def _pulled(state: runs.State, home: RunDirectory, size: int, *, already: bool = False) -> Pulled:
+def _pulled(
+    state: runs.State, home: RunDirectory, size: int, *, already: bool = False, include: Sequence[str] = ()
+) -> Pulled:
     files = sum(1 for path in home.root.rglob("*") if path.is_file())
-    return Pulled(state.run_id, state.state, state.reason, home.root, files, size, already)
+    return Pulled(state.run_id, state.state, state.reason, home.root, files, size, already, tuple(include))
+
+
+@dataclass(frozen=True)
+class Several:
+    """Runs that came home, and those that did not, each with its error."""
+
+    pulled: tuple[Pulled, ...]
+    failed: dict[str, LaunchError | JobError | RemoteError]
+
+    @property
+    def exit_status(self) -> int:
+        """That of the first failure."""
+        return exit_status(next(iter(self.failed.values())).code)
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "runs": [one.to_json() for one in self.pulled],
+            "failed": [
+                {"run_id": run_id, "code": one.code, "message": clean(one.message), "hint": clean(one.hint)}
+                for run_id, one in self.failed.items()
+            ],
+        }
+
+    def in_words(self) -> str:
+        lines = [one.in_words() for one in self.pulled]
+        lines += [
+            f"{run_id}: {clean(one.message)}" + (f"\nhint: {clean(one.hint)}" if one.hint else "")
+            for run_id, one in self.failed.items()
+        ]
+        return "\n".join(lines) or "every finished run is home already"
+
+
+def chosen(ledger: Ledger, names: Sequence[str], *, every: bool) -> list[Record]:
+    """The runs of these names, each once; with `every` also all that may be finished and are not home.
+
+    Raises NoSuchRun.
+    """
+    records = {record.run_id: record for record in map(ledger.find, names)}
+    if every:
+        for record in reversed(ledger.all()):
+            if not record.pulled_to and record.state not in ("gone", "lost"):
+                records.setdefault(record.run_id, record)
+    return list(records.values())
+
+
+def bring_several(
+    records: Sequence[Record], app: App, target: Path, observer: Observer, *, include: Sequence[str] = ()
+) -> Several:
+    """Bring each home; one that can't come keeps nobody from coming.  Runs that go on are left alone."""
+    pulled: list[Pulled] = []
+    failed: dict[str, LaunchError | JobError | RemoteError] = {}
+    for record in records:
+        try:
+            pulled.append(bring_home(record, app.agent(record.host), app.ledger, target, observer, include=include))
+        except NotFinished as error:
+            observer(Note(error.message))
+        except (LaunchError, JobError, RemoteError) as error:
+            failed[record.run_id] = error
+    return Several(tuple(pulled), failed)

@@ -12,6 +12,7 @@ import click
 from launcher import __version__
 from launcher.app import App
 from launcher.commands import (
+    clean,
     demo,
     doctor,
     evaluate,
@@ -22,6 +23,7 @@ from launcher.commands import (
     pull,
     shell,
     stop,
+    sync,
     train,
     tunnel,
     verify,
@@ -64,7 +66,7 @@ def _first_line() -> str:
 
 
 for _module in (
-    demo, host, train, ps, logs, wait, stop, pull, verify, evaluate, exec, shell, tunnel, doctor,
+    demo, host, train, ps, logs, wait, stop, pull, verify, evaluate, sync, exec, shell, tunnel, clean, doctor,
 ):  # fmt: skip
     launch.add_command(_module.command)
 

@@ -123,7 +123,7 @@ def _key(app: App, saved: SavedHost, host: Host, questions: Questions, offer: Of
         return "", []
     try:
         path = path or key_files.fresh()
-        key_files.install(host, key_files.public_line(path))
+        key_files.install(host, key_files.marked(key_files.public_line(path)))
     except RemoteError as error:
         return "", [f"note: no key was installed: {error.message}"]
     with app.connect(replace(saved, identity_file=str(path)), questions=questions, keys_only=True) as proof:

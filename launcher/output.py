@@ -9,12 +9,17 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from launcher.progress import LogPiece, Note, Progress, RunNews
+from launcher.progress import LogPiece, Note, Progress, RunNews, Transfer
 from launcher.untrusted import clean
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.progress import Progress as Bar
     from rich.status import Status
+
+
+# What is over within a second or two needs no bar.
+WORTH_A_BAR_BYTES = 4 * 1024 * 1024
 
 
 class Output:
@@ -23,6 +28,7 @@ class Output:
     def __init__(self, *, as_json: bool = False) -> None:
         self.as_json = as_json
         self._status: Status | None = None
+        self._bar: Bar | None = None
         self._at_line_start = True
         self._pending = ""
         # However the command ends: the status line must not stay, with the cursor hidden, below an error.
@@ -59,6 +65,8 @@ class Output:
                 self._log(clean(text))
             case RunNews(kind, fields):
                 self._news(kind, fields)
+            case Transfer(done, total, files):
+                self._show_transfer(done, total, files)
 
     def observe_notes(self, progress: Progress) -> None:
         """As `observe`, for commands whose result is all that was asked for."""
@@ -79,6 +87,8 @@ class Output:
 
     @property
     def _progress_console(self) -> Console:
+        if self._bar is not None:
+            return self._bar.console
         if self._status is not None:
             return self._status.console
         return self._console(stderr=self.as_json or not sys.stdout.isatty())
@@ -113,7 +123,25 @@ class Output:
         elif kind != "step":
             self._end_status()
 
+    def _show_transfer(self, done: int, total: int, files: int) -> None:
+        """A bar with rate and remaining time, on a terminal only; nothing where a transfer is over at once."""
+        if self._bar is None:
+            if done >= total or total < WORTH_A_BAR_BYTES or not sys.stderr.isatty():
+                return
+            from rich.progress import BarColumn, DownloadColumn, TimeRemainingColumn, TransferSpeedColumn
+            from rich.progress import Progress as Bar
+
+            columns = ("{task.description}", BarColumn(None), DownloadColumn(), TransferSpeedColumn(),
+                       TimeRemainingColumn(compact=True))  # fmt: skip
+            self._bar = Bar(*columns, console=self._console(stderr=True), transient=True, expand=True)
+            self._bar.add_task(f"{files:,} file{'s' * (files != 1)}", total=total)
+            self._bar.start()
+        self._bar.update(self._bar.task_ids[0], completed=done, total=total)
+
     def _end_status(self) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
         if self._status is not None:
             self._status.stop()
             self._status = None

@@ -29,7 +29,16 @@ class RunNews:
     fields: dict[str, Any]
 
 
-Progress = Note | LogPiece | RunNews
+@dataclass(frozen=True)
+class Transfer:
+    """How far a transfer is, in bytes of content."""
+
+    done_bytes: int
+    total_bytes: int
+    files: int
+
+
+Progress = Note | LogPiece | RunNews | Transfer
 Observer = Callable[[Progress], None]
 
 

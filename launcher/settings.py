@@ -33,6 +33,11 @@ class Settings:
         return self.cache / "launch"
 
     @property
+    def hashes_file(self) -> Path:
+        """Digests of files that were hashed before."""
+        return self.cache / "hashes.sqlite"
+
+    @property
     def demo(self) -> Path:
         return self.cache / "demo"
 

@@ -5,6 +5,7 @@ What a host says is untrusted: replies are looked for behind a random nonce, bou
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import io
 import json
@@ -13,10 +14,13 @@ import secrets
 import sys
 import threading
 import zipfile
+import zlib
 from collections.abc import Generator, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
+from queue import SimpleQueue
 from typing import Any
 
 from remote import failure
@@ -27,17 +31,20 @@ from remote.onhost.frames import BrokenStream, EndedEarly, Reader
 
 # Parsed, hostile JSON takes some twenty times its size in memory; a state of a run takes a few hundred bytes.
 REPLY_LIMIT_BYTES = 8 * 1024 * 1024
-FOUND_LIMIT_BYTES = 1024 * 1024
 PREAMBLE_LINES = 10_000
+FIND_TIMEOUT_S = 60
+# A command line has room for 128 KiB in one argument, our own script included.
+INLINE_BYTES = 64 * 1024
 
 WORKSPACES = ("/root/autodl-tmp",)
 PYTHONS = ("python3", "/root/miniconda3/bin/python", "/opt/conda/bin/python", "python") + tuple(
     f"python3.{minor}" for minor in range(14, 7, -1)
 )
 
-# Finds a Python and a workspace in one round trip, on the machine that is meant.  $1: file name of our program, $2: a
-# nonce, $3: the hostname and $4 the marker on record, $5: a marker for a machine that has none, $6: the workspace asked
-# for; then folders to work in that count only where they exist, "--", and Pythons.
+# Finds a Python and a workspace and, where our program lies there already, becomes it: one round trip for all.
+# $1: file name of our program, $2: a nonce, $3: the hostname and $4 the marker on record, $5: a marker for a machine
+# that has none, $6: the workspace asked for; then folders to work in that count only where they exist, "--", Pythons,
+# "--", and the arguments for our program, if any.
 # A workspace that was asked for is the only one tried: runs must not end up where nobody looks for them.
 # Another machine is only read from, and only until that is clear.
 FIND = r"""
@@ -59,10 +66,14 @@ while [ "$1" != -- ]; do
 done
 shift
 [ -n "$asked$w" ] || try "${XDG_CACHE_HOME:-$HOME/.cache}"
-for p; do
-  q=$(command -v "$p") && "$q" -c 'import sys; sys.exit(sys.version_info < (3, 8))' 2>/dev/null && break
-  q=
+while [ "$1" != -- ]; do
+  p=$1; shift
+  [ -z "$q" ] || continue
+  # The interpreter itself: what stands in for it on PATH may be a slow script.
+  q=$(command -v "$p") && q=$("$q" -IS -c 'import sys; sys.version_info < (3, 8) or print(sys.executable)' \
+    2>/dev/null </dev/null) || q=
 done
+shift
 [ -n "$w" ] && [ -f "$w/onhost/$f" ] && r=1
 if [ -n "$w" ] && [ ! -s "$w/box-id" ]; then
   # Linked into its name: of two that come at once, one is too late, and both read the same.
@@ -72,6 +83,7 @@ if [ -n "$w" ] && [ ! -s "$w/box-id" ]; then
 fi
 [ -z "$w" ] || m=$(head -c 64 "$w/box-id" 2>/dev/null)
 printf '\n@launch %s found\n%s\n%s\n%s\n%s\n%s\n' "$n" "$q" "$w" "$r" "$name" "$m"
+[ $# = 0 ] || [ -z "$r" ] || [ -z "$q" ] || exec "$q" -IS "$w/onhost/$f" "$@"
 """
 
 # Takes our program in from stdin, whole or not at all: a connection that is cut looks like the end of the input.
@@ -126,10 +138,9 @@ class Agent:
         Raises NotFound where the host lacks a Python or a folder, OtherMachine where it is not the one meant.
         """
         with self._lock:
-            self.host.connect()
-            if self._place is None or self._seen_logins != self.host.logins:
-                self._place = self._settle()
-                self._seen_logins = self.host.logins
+            if not self._is_settled():
+                self._settle()
+            assert self._place is not None
             return self._place
 
     @property
@@ -137,124 +148,132 @@ class Agent:
         """`<workspace>/launch`: everything of ours lies below it."""
         return self.place.workspace
 
-    def call(
-        self, verb: str, request: dict[str, Any], *, payload: Iterable[bytes] = (), timeout_s: float = 60
-    ) -> dict[str, Any]:
+    def call(self, verb: str, request: dict[str, Any], *, timeout_s: float = 60) -> dict[str, Any]:
         """The reply to one verb.  Raises what the host refused as RemoteError, and Unreachable, TimedOut, BadReply."""
-        nonce = secrets.token_hex(8)
-        with self._start(verb, nonce, request, payload) as process:
-            expired = threading.Event()
-            try:
-                with time_limit(process, timeout_s, expired):
-                    kind, reply = self._opening(verb, nonce, process)
-            except (BadReply, Unreachable) as error:
-                if expired.is_set():
-                    raise TimedOut(f"{self.host.name}: no answer to {verb} within {timeout_s:g} s") from error
-                raise
-        if kind != "reply":
-            raise BadReply(f"{self.host.name}: {verb} answered with {kind!r}")
-        return reply
+        with self.converse(verb, request, timeout_s=timeout_s) as talk:
+            talk.end()
+            if talk.kind != "reply":
+                raise BadReply(f"{self.host.name}: {verb} answered with {talk.kind!r}")
+            return talk.reply
 
     def stream(self, verb: str, request: dict[str, Any]) -> Generator[bytes]:
         """The bytes a streaming verb sends; closing the iterator ends it."""
+        with self.converse(verb, request) as talk:
+            talk.end()
+            yield from talk.rest()
+
+    @contextmanager
+    def converse(self, verb: str, request: dict[str, Any], *, timeout_s: float = 60) -> Iterator[Conversation]:
+        """A verb's opening answer, to come within `timeout_s`, and what both sides say after it.
+
+        Raises what the host refused as RemoteError, and Unreachable, TimedOut, BadReply.
+        """
         nonce = secrets.token_hex(8)
-        with self._start(verb, nonce, request, ()) as process:
-            chunks = process.chunks()
-            reader = Reader(chunks)
-            self._find_opening(verb, nonce, reader, process)
-            if rest := reader.buffered():
-                yield rest
-            yield from chunks
-            self._check_end(verb, process)
-
-    def _check_end(self, verb: str, process: Process) -> None:
-        """After a stream: whether the connection broke, or our program gave up over there, is not the same."""
-        try:
-            status = process.wait()
-        except Unreachable as error:
-            raise lost(self.host, error) from error
-        if status != 0:
-            said = process.stderr().decode("utf-8", "replace").strip()[-800:]
-            raise RemoteError(f"{self.host.name}: {verb} ended with status {status}" + (f": {said}" if said else ""))
-
-    def _start(self, verb: str, nonce: str, request: dict[str, Any], payload: Iterable[bytes]) -> Process:
-        place = self.place
-        asked = json.dumps({"workspace": place.workspace, **request}).encode("ascii") + b"\n"
-
-        def stdin() -> Iterator[bytes]:
-            yield asked
-            yield from payload
-
-        return self.host.start([place.python, "-I", place.program, verb, nonce], stdin=stdin())
-
-    def _opening(self, verb: str, nonce: str, process: Process) -> tuple[str, dict[str, Any]]:
-        """Kind and content of the reply; the process has ended."""
-        chunks = process.chunks()
-        kind, reply = self._find_opening(verb, nonce, Reader(chunks, line_limit=REPLY_LIMIT_BYTES), process)
-        for _ in chunks:
-            pass
-        process.wait()
-        return kind, reply
-
-    def _find_opening(self, verb: str, nonce: str, reader: Reader, process: Process) -> tuple[str, dict[str, Any]]:
-        mark = f"@launch {nonce} ".encode("ascii")
-        try:
-            for _ in range(PREAMBLE_LINES):
-                line = reader.line()
-                if line.startswith(mark):
-                    break
-            else:
-                raise BadReply(f"{self.host.name}: talks without end before answering {verb}")
-            kind, _, text = line.removeprefix(mark).decode("ascii").partition(" ")
-            reply = json.loads(text)
-        except EndedEarly as error:
-            process.wait()  # raises Unreachable if that is what happened
-            said = process.stderr().decode("utf-8", "replace").strip()[-800:]
-            raise BadReply(f"{self.host.name}: no answer to {verb}" + (f": {said}" if said else "")) from error
-        except (BrokenStream, ValueError, RecursionError) as error:
-            raise BadReply(f"{self.host.name}: the answer to {verb} can't be read") from error
-        if not isinstance(reply, dict):
-            raise BadReply(f"{self.host.name}: the answer to {verb} has the wrong shape")
-        if kind == "refused":
-            refused = RemoteError(f"{self.host.name}: {reply.get('message')}", hint=str(reply.get("hint") or ""))
-            refused.code = str(reply.get("code"))
-            if refused.code == "run_not_found":
-                raise NotFound(refused.message, hint=refused.hint)
-            raise refused
-        return kind, reply
-
-    def _settle(self) -> Place:
-        """Find a Python and a folder, and bring our program there if it is not there yet: one or two round trips."""
-        if self.host.is_local:
-            if os.name == "nt":
-                raise NotFound("local: runs need a POSIX system", hint="use a rented host, or work inside WSL")
-            place, ready = Place(sys.executable, self._asked_workspace), False
+        arguments, feed = [verb, nonce], Feed()
+        asked = _packed(request)
+        if len(asked) <= INLINE_BYTES:
+            # Beside the verb it costs no turn of its own.
+            arguments.append(asked)
         else:
-            place, ready = self._find()
-        if not ready:
-            argv = [place.python, "-I", "-c", INSTALL, place.program]
-            self.host.run(argv, stdin=program()).check()
-        return place
+            feed.send([asked.encode("ascii") + b"\n"])
+        with self._lock:
+            process, reader = self._started(nonce, arguments, feed)
+        with process:
+            talk = Conversation(self.host, verb, process, reader, feed)
+            try:
+                expired = threading.Event()
+                try:
+                    with time_limit(process, timeout_s, expired):
+                        talk.open(nonce)
+                except (BadReply, Unreachable) as error:
+                    if expired.is_set():
+                        raise TimedOut(f"{self.host.name}: no answer to {verb} within {timeout_s:g} s") from error
+                    raise
+                yield talk
+            finally:
+                feed.end()
 
-    def _find(self) -> tuple[Place, bool]:
-        nonce, expected = secrets.token_hex(8), self._identity
+    def _is_settled(self) -> bool:
+        self.host.connect()
+        return self._place is not None and self._seen_logins == self.host.logins
+
+    def _started(self, nonce: str, arguments: Sequence[str], feed: Feed) -> tuple[Process, Reader]:
+        """Our program, started there, and what it says: found and started in one go where it was not found yet."""
+        if not self._is_settled() and not self.host.is_local:
+            process, reader = self._find(nonce, arguments, feed)
+            if process is not None:
+                return process, reader
+            feed.restart()
+        elif not self._is_settled():
+            self._settle()
+        assert self._place is not None
+        process = self.host.start([self._place.python, "-IS", self._place.program, *arguments], stdin=feed)
+        return process, Reader(process.chunks(), line_limit=REPLY_LIMIT_BYTES)
+
+    def _settle(self) -> None:
+        """Find a Python and a folder, and bring our program there if it is not there yet: one or two round trips."""
+        if not self.host.is_local:
+            self._find(secrets.token_hex(8), (), ())
+            return
+        if os.name == "nt":
+            raise NotFound("local: runs need a POSIX system", hint="use a rented host, or work inside WSL")
+        self._install(Place(sys.executable, self._asked_workspace))
+
+    def _install(self, place: Place) -> None:
+        self.host.run([place.python, "-IS", "-c", INSTALL, place.program], stdin=program()).check()
+        self._place, self._seen_logins = place, self.host.logins
+
+    def _find(self, nonce: str, arguments: Sequence[str], feed: Iterable[bytes]) -> tuple[Process | None, Reader]:
+        """Look around there; the process that our program runs in now, None where it had to be brought there first."""
+        expected = self._identity
         argv = ["sh", "-c", FIND, "sh", program_name(), nonce, expected.hostname, expected.marker]
         argv += [secrets.token_hex(16), self._asked_workspace, *WORKSPACES, "--"]
-        argv += dict.fromkeys((*self._pythons, *PYTHONS))
-        done = self.host.run(argv, stdout_limit_bytes=FOUND_LIMIT_BYTES)
-        said = done.stdout.decode("utf-8", "surrogateescape")
-        if other := said.partition(f"\n@launch {nonce} other\n")[2]:
-            hostname, marker, *_ = (*other.split("\n"), "", "")
-            expected.require(self.host.name, Identity(hostname, marker=marker))
-        lines = said.partition(f"\n@launch {nonce} found\n")[2].split("\n")
-        if len(lines) < 6:
+        argv += [*dict.fromkeys((*self._pythons, *PYTHONS)), "--", *arguments]
+        process = self.host.start(argv, stdin=feed)
+        reader = Reader(process.chunks(), line_limit=REPLY_LIMIT_BYTES)
+        try:
+            expired = threading.Event()
+            try:
+                with time_limit(process, FIND_TIMEOUT_S, expired):
+                    place, ready = self._found(nonce, process, reader)
+            except (BadReply, Unreachable) as error:
+                if expired.is_set():
+                    raise TimedOut(f"{self.host.name}: sh did not end within {FIND_TIMEOUT_S:g} s") from error
+                raise
+            if not ready or not arguments:
+                process.close()
+            if not ready:
+                self._install(place)
+                return None, reader
+            self._place, self._seen_logins = place, self.host.logins
+            return process, reader
+        except BaseException:
+            process.close()
+            raise
+
+    def _found(self, nonce: str, process: Process, reader: Reader) -> tuple[Place, bool]:
+        found, other = f"@launch {nonce} found", f"@launch {nonce} other"
+        try:
+            for _ in range(PREAMBLE_LINES):
+                line = _text(reader.line())
+                if line == other:
+                    hostname, marker = _text(reader.line()), _text(reader.line())
+                    self._identity.require(self.host.name, Identity(hostname, marker=marker))
+                if line == found:
+                    break
+            else:
+                raise BadReply(f"{self.host.name}: talks without end before it answers")
+            python, workspace, ready, hostname, marker = (_text(reader.line()) for _ in range(5))
+        except EndedEarly as error:
+            process.wait()  # raises Unreachable if that is what happened
             raise failure.refusal(
                 BadReply,
                 f"{self.host.name}: a command was run there, but its output did not come back",
                 "no sessions",
                 self.host.name,
-            )
-        python, workspace, ready, hostname, marker = lines[:5]
+            ) from error
+        except BrokenStream as error:
+            raise BadReply(f"{self.host.name}: what it says can't be read: {error}") from error
         if not python:
             raise NotFound(
                 f"{self.host.name}: no Python >= 3.8 there", hint="choose an image with Python, or install it"
@@ -267,6 +286,137 @@ class Agent:
                 hint=f"launch host probe {self.host.name} shows its disks; launch host add … --workspace DIR",
             )
         return Place(python, workspace, Identity(hostname, marker=marker)), ready == "1"
+
+
+class Feed:
+    """What a process reads, given to it bit by bit while it runs."""
+
+    def __init__(self) -> None:
+        self._waiting: SimpleQueue[Iterable[bytes] | None] = SimpleQueue()
+        self._first: list[Iterable[bytes]] = []
+        self._ended = False
+
+    def send(self, chunks: Iterable[bytes]) -> None:
+        """Let the process have these, after what it was given before; another thread goes through them."""
+        self._waiting.put(chunks)
+
+    def end(self) -> None:
+        """Nothing more comes."""
+        if not self._ended:
+            self._ended = True
+            self._waiting.put(None)
+
+    def restart(self) -> None:
+        """For another process, from the beginning: only while nothing but a request was sent."""
+        self._waiting.put(None)
+        self._waiting = SimpleQueue()
+        for chunks in self._first:
+            self._waiting.put(chunks)
+
+    def __iter__(self) -> Iterator[bytes]:
+        waiting = self._waiting
+        while (chunks := waiting.get()) is not None:
+            if isinstance(chunks, list):
+                self._first.append(chunks)
+            yield from chunks
+
+
+class Conversation:
+    """One verb under way: what the host says is read from `reader`, what it is told goes through `send`."""
+
+    def __init__(self, host: Host, verb: str, process: Process, reader: Reader, feed: Feed) -> None:
+        self.host = host
+        self.reader = reader
+        self.send = feed.send
+        self.end = feed.end
+        self.kind = ""
+        self.reply: dict[str, Any] = {}
+        self._verb = verb
+        self._process = process
+
+    def open(self, nonce: str) -> None:
+        """Read the opening answer: its kind and content."""
+        name, verb, reader = self.host.name, self._verb, self.reader
+        mark = f"@launch {nonce} ".encode("ascii")
+        try:
+            for _ in range(PREAMBLE_LINES):
+                line = reader.line()
+                if line.startswith(mark):
+                    break
+            else:
+                raise BadReply(f"{name}: talks without end before answering {verb}")
+            kind, _, text = line.removeprefix(mark).decode("ascii").partition(" ")
+            reply = json.loads(text)
+        except EndedEarly as error:
+            self._process.wait()  # raises Unreachable if that is what happened
+            said = self._said()
+            raise BadReply(f"{name}: no answer to {verb}" + (f": {said}" if said else "")) from error
+        except (BrokenStream, ValueError, RecursionError) as error:
+            raise BadReply(f"{name}: the answer to {verb} can't be read") from error
+        if not isinstance(reply, dict):
+            raise BadReply(f"{name}: the answer to {verb} has the wrong shape")
+        if kind == "refused":
+            raise refusal(self.host, reply)
+        self.kind, self.reply = kind, reply
+
+    def message(self) -> dict[str, Any]:
+        """The next thing the host says.  Raises what it refused, Unreachable when it was cut, and BadReply."""
+        try:
+            fields = self.reader.message()
+        except EndedEarly as error:
+            raise self.cut(error) from error
+        except BrokenStream as error:
+            raise BadReply(f"{self.host.name}: the answer to {self._verb} can't be read: {error}") from error
+        if isinstance(fields.get("refused"), dict):
+            raise refusal(self.host, fields["refused"])
+        return fields
+
+    def rest(self) -> Iterator[bytes]:
+        """All that comes, to its end; raises unless it ended well."""
+        chunks = self._process.chunks()
+        if rest := self.reader.buffered():
+            yield rest
+        yield from chunks
+        try:
+            status = self._process.wait()
+        except Unreachable as error:
+            raise lost(self.host, error) from error
+        if status != 0:
+            said = self._said()
+            raise RemoteError(
+                f"{self.host.name}: {self._verb} ended with status {status}" + (f": {said}" if said else "")
+            )
+
+    def cut(self, error: Exception) -> RemoteError:
+        """The error for a stream that ended early.  Raises what the sending side of ours tripped over, if it did."""
+        try:
+            status = self._process.wait()
+        except Unreachable as broken:
+            return lost(self.host, broken)
+        said = self._said()
+        if status == 0 and not said:
+            return lost(self.host, error)
+        return RemoteError(f"{self.host.name}: {self._verb} ended with status {status}" + (f": {said}" if said else ""))
+
+    def _said(self) -> str:
+        return self._process.stderr().decode("utf-8", "replace").strip()[-800:]
+
+
+def refusal(host: Host, fields: dict[str, Any]) -> RemoteError:
+    """What our program refused there, as an error."""
+    refused = RemoteError(f"{host.name}: {fields.get('message')}", hint=str(fields.get("hint") or ""))
+    refused.code = str(fields.get("code"))
+    if refused.code in ("run_not_found", "no_such_path"):
+        return NotFound(refused.message, hint=refused.hint)
+    return refused
+
+
+def _text(line: bytes) -> str:
+    return line.decode("utf-8", "surrogateescape")
+
+
+def _packed(request: dict[str, Any]) -> str:
+    return base64.b64encode(zlib.compress(json.dumps(request).encode("ascii"))).decode("ascii")
 
 
 def lost(host: Host, error: Exception) -> Unreachable:

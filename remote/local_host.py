@@ -36,6 +36,7 @@ class LocalProcess(Process):
             with self._popen.stdin as pipe:
                 for chunk in stdin:
                     pipe.write(chunk)
+                    pipe.flush()
         except BrokenPipeError:
             pass  # the command ended without reading everything: its status tells
         except Exception as error:  # whatever the caller's iterator raises is the caller's to see

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
@@ -106,26 +106,6 @@ def follow(
                     continue
                 case _:
                     raise BadReply(f"{agent.host.name}: the log stream has the wrong shape")
-
-
-def fetch(agent: Agent, run_id: str, names: Sequence[str], receive: Callable[[str, int, Iterator[bytes]], None]) -> int:
-    """Stream the named files and folders of a run; `receive(path, size, chunks)` takes each, and must read it whole.
-
-    The number of files.  Raises Unreachable when the stream was cut.  `receive` decides where, and whether, a path
-    may be written: nothing is done with it here.
-    """
-    count = 0
-    with closing(agent.stream("send", {"run_id": run_id, "names": list(names)})) as chunks:
-        reader = Reader(chunks)
-        try:
-            while (fields := reader.header()) is not None:
-                receive(fields["path"], fields["size"], reader.content(fields["size"]))
-                count += 1
-        except EndedEarly as error:
-            raise lost(agent.host, error) from error
-        except BrokenStream as error:
-            raise BadReply(f"{agent.host.name}: the files of {run_id} can't be read: {error}") from error
-    return count
 
 
 def _event(line: str) -> dict[str, Any]:

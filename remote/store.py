@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
 
 from remote.agent import Agent
+from remote.differences import Differences
 from remote.errors import BadReply, RemoteError
-from remote.onhost import frames
+from remote.onhost import tree
+from remote.onhost.frames import message
+from remote.onhost.target import SPARE_BYTES, part_key
+from remote.onhost.transfer import Outgoing, Sender
+from remote.sync import Meter, Observer, no_room, nobody
 
 # The host reads again what it has no record of, and base models are large.
 HASHING_TIMEOUT_S = 1800
@@ -24,11 +27,6 @@ class LocalFile:
     sha256: str
     size_bytes: int
 
-    @property
-    def path(self) -> str:
-        """Its name in the stream."""
-        return self.sha256
-
 
 @dataclass(frozen=True)
 class Sent:
@@ -39,34 +37,51 @@ class Sent:
     already_there: int
 
 
-def push(agent: Agent, files: Sequence[LocalFile], *, timeout_s: float = 24 * 3600) -> Sent:
+def push(agent: Agent, files: Sequence[LocalFile], *, observer: Observer = nobody) -> Sent:
     """Bring the content of `files` into the store of the agent's host, as one stream of what is not there yet.
 
-    Raises RemoteError when a file changed after it was hashed; the host checks every content on arrival.
+    Goes on where an earlier push was cut.  Raises RemoteError when a file changed after it was hashed; the host checks
+    every content on arrival.
     """
     by_digest = {file.sha256: file for file in files}
-    missing = agent.call("missing", {"sha256": list(by_digest)}, timeout_s=HASHING_TIMEOUT_S).get("missing")
-    if not isinstance(missing, list):
-        raise BadReply(f"{agent.host.name}: the list of missing files has the wrong shape")
-    # The host is not believed further than asked: it can only choose among what was offered.
-    named = {sha256 for sha256 in missing if isinstance(sha256, str)}
-    wanted = [file for sha256, file in by_digest.items() if sha256 in named]
-    size = sum(file.size_bytes for file in wanted)
-    if wanted:
-        agent.call("receive", {}, payload=_stream(wanted), timeout_s=timeout_s)
-    return Sent(len(wanted), size, len(by_digest) - len(wanted))
+    listed = list(by_digest.values())
+    entries = [_entry(file) for file in listed]
+    with agent.converse("store", {}, timeout_s=HASHING_TIMEOUT_S) as talk:
+        talk.send(tree.pack(entries))
+        reply = talk.message()
+        missing = reply.get("missing")
+        if not isinstance(missing, list) or not isinstance(reply.get("parts"), dict):
+            raise BadReply(f"{agent.host.name}: the list of missing files has the wrong shape")
+        # The host is not believed further than asked: it can only choose among what was offered.
+        numbers = [number for number in range(len(listed)) if number in set(missing)]
+        found = Differences(entries, dict.fromkeys(numbers, 0))
+        found.resume(reply["parts"], part_key)
+        if not numbers:
+            return Sent(0, 0, len(listed))
+        free = reply.get("free")
+        if type(free) is not int or found.size_bytes > free - SPARE_BYTES:
+            raise no_room(agent.host.name, found.size_bytes, free)
+        sender = Sender(
+            [_outgoing(listed[number], number, entries, found) for number in numbers], Meter(found, observer)
+        )
+        talk.send([message({"files": list(found.files.items())})])
+        talk.send(sender.chunks())
+        done = talk.message().get("done")
+        if sender.failed:
+            number, why = next(iter(sender.failed.items()))
+            raise RemoteError(f"{listed[number].source}: {why}", hint="run the same command again")
+        if not isinstance(done, list) or not set(numbers) <= set(done):
+            raise RemoteError(f"{agent.host.name}: not everything arrived whole", hint="run the same command again")
+    return Sent(len(numbers), found.size_bytes, len(listed) - len(numbers))
 
 
-def _stream(files: Sequence[LocalFile]) -> Iterator[bytes]:
+def _entry(file: LocalFile) -> tree.Entry:
     try:
-        yield from frames.pack(files, _opened)
-    except (frames.BrokenStream, OSError) as error:
-        raise RemoteError(f"sending failed: {error}", hint="run the same command again") from error
+        mtime_ns = file.source.stat().st_mtime_ns
+    except OSError as error:
+        raise RemoteError(f"{file.source}: {error.strerror}", hint="run the same command again") from error
+    return tree.Entry(file.sha256, tree.FILE, file.size_bytes, mtime_ns, 0o444)
 
 
-def _opened(file: LocalFile) -> BinaryIO:
-    opened = file.source.open("rb")
-    if os.fstat(opened.fileno()).st_size != file.size_bytes:
-        opened.close()
-        raise frames.BrokenStream(f"{file.source} changed while it was sent")
-    return opened
+def _outgoing(file: LocalFile, number: int, entries: Sequence[tree.Entry], found: Differences) -> Outgoing:
+    return Outgoing(number, entries[number], tree.native(str(file.source)), found.files[number], file.sha256)

@@ -8,10 +8,11 @@ import shlex
 import sys
 import time
 import tracemalloc
+from pathlib import Path
 
 import pytest
 
-from remote import runs, store
+from remote import runs, store, sync
 from remote.agent import Agent, program, program_name
 from remote.embedded import EmbeddedHost
 from remote.errors import BadReply, NotFound, RemoteError, TimedOut
@@ -37,7 +38,7 @@ def test_finds_a_place_and_brings_the_program_once(there, tmp_path):
     assert installed.read_bytes() == program()
     before = installed.stat()
     again = Agent(there)
-    assert again.call("missing", {"sha256": [ABSENT]}) == {"missing": [ABSENT]}
+    assert again.call("states", {"run_ids": []}) == {"runs": []}
     after = installed.stat()
     assert (before.st_ino, before.st_mtime_ns) == (after.st_ino, after.st_mtime_ns)
     assert [path.name for path in installed.parent.iterdir()] == [program_name()]
@@ -78,7 +79,7 @@ def test_a_home_that_can_not_be_written_is_named(tmp_path):
 def test_this_machine_needs_no_looking(tmp_path):
     agent = Agent(LocalHost(), workspace=str(tmp_path / "work"))
     assert agent.place.python == sys.executable
-    assert agent.call("missing", {"sha256": []}) == {"missing": []}
+    assert agent.call("states", {"run_ids": []}) == {"runs": []}
     assert (tmp_path / "work" / "onhost" / program_name()).read_bytes() == program()
 
 
@@ -122,7 +123,7 @@ def test_what_a_login_prints_first_is_passed_over(tmp_path):
     with EmbeddedHost(tmp_path / "home", path_prefix=path) as server, connect(server) as host:
         assert host.run(["true"]).stdout.startswith(b"Welcome")
         agent = Agent(host)
-        assert agent.call("missing", {"sha256": [ABSENT]}) == {"missing": [ABSENT]}
+        assert agent.call("states", {"run_ids": []}) == {"runs": []}
         file = tmp_path / "file"
         file.write_bytes(b"content")
         sha256 = "ed7002b439e9ac845f22357d822bac1444730fbdb6016d3ec9432297b9ec9f73"
@@ -136,7 +137,7 @@ def test_a_start_up_file_that_talks_is_passed_over(sshd):
     (sshd.home / ".bashrc").write_text("echo hello from bashrc; printf 'and more'\n")
     try:
         with connect(sshd) as host:
-            assert Agent(host).call("missing", {"sha256": [ABSENT]}) == {"missing": [ABSENT]}
+            assert Agent(host).call("states", {"run_ids": []}) == {"runs": []}
     finally:
         (sshd.home / ".bashrc").unlink()
 
@@ -154,7 +155,7 @@ def test_a_login_that_runs_something_else_is_named(tmp_path):
 @pytest.mark.parametrize(
     ("verb", "request_", "code", "words"),
     [
-        ("missing", {"sha256": ["../../etc/passwd"]}, "store_name_invalid", "not a sha256"),
+        ("no such verb", {}, "verb_unknown", "is not known"),
         ("states", {"workspace": "/dev/null/x", "run_ids": ["../x"]}, None, ""),
         ("stop", {"run_id": "../../x"}, "run_id_invalid", "not a run id"),
         ("stop", {"run_id": "none-aaaaaaaa"}, "not_found", "there is no run none-aaaaaaaa"),
@@ -176,19 +177,16 @@ def test_a_run_that_is_not_there_is_not_found_by_streams_either(there):
     with pytest.raises(NotFound, match="there is no run") as failure:
         list(runs.follow(agent, "none-aaaaaaaa"))
     assert failure.value.hint
-    with pytest.raises(NotFound):
-        runs.fetch(agent, "none-aaaaaaaa", ["log.txt"], lambda *_: None)
 
 
 def test_a_request_the_program_trips_over_is_an_error_with_its_words(there):
-    with pytest.raises(BadReply, match=r"no answer to missing: (.|\n)*KeyError"):
-        Agent(there).call("missing", {})
+    with pytest.raises(BadReply, match=r"no answer to stop: (.|\n)*KeyError"):
+        Agent(there).call("stop", {})
 
 
 # Where python3 is a script of somebody else's.  $3: verb, $4: nonce; installing and probing go well.
 FAKE = """
-case $1 in -c) exit 0 ;; esac
-case $2 in -c) cat >/dev/null; exit 0 ;; esac
+case $2 in -c) cat >/dev/null; echo "$0"; exit 0 ;; esac
 verb=$3 nonce=$4
 {answer}
 """
@@ -199,13 +197,13 @@ ANSWERS = {
     "an endless line": "yes | tr -d '\\n'",
     "an endless line after the mark": 'printf "\\n@launch $nonce reply "; yes | tr -d "\\n"',
     "no JSON": 'printf "\\n@launch $nonce reply nonsense\\n"',
-    "not ASCII": 'printf "\\n@launch $nonce reply {\\"missing\\": \\"\\377\\"}\\n"',
+    "not ASCII": 'printf "\\n@launch $nonce reply {\\"runs\\": \\"\\377\\"}\\n"',
     "a list": 'printf "\\n@launch $nonce reply []\\n"',
     "deep JSON": 'printf "\\n@launch $nonce reply "; yes "[" | head -n 500000 | tr -d "\\n"; echo',
-    "a huge number": 'printf "\\n@launch $nonce reply {\\"missing\\": "; yes 1 | head -n 9999 | tr -d "\\n"; echo "}"',
+    "a huge number": 'printf "\\n@launch $nonce reply {\\"runs\\": "; yes 1 | head -n 9999 | tr -d "\\n"; echo "}"',
     "another kind": 'printf "\\n@launch $nonce surprise {}\\n"',
-    "another nonce": 'printf "\\n@launch 0123456789abcdef reply {\\"missing\\": []}\\n"',
-    "no list": 'printf "\\n@launch $nonce reply {\\"missing\\": 7}\\n"',
+    "another nonce": 'printf "\\n@launch 0123456789abcdef reply {\\"runs\\": []}\\n"',
+    "no list": 'printf "\\n@launch $nonce reply {\\"runs\\": 7}\\n"',
     "no key": 'printf "\\n@launch $nonce reply {}\\n"',
     "an empty reply and a failure": 'printf "\\n@launch $nonce reply {}\\n"; exit 3',
 }
@@ -236,7 +234,7 @@ def test_an_answer_that_is_none_is_a_bad_reply_in_bounded_time_and_memory(liar, 
     tracemalloc.start()
     try:
         with pytest.raises(BadReply):
-            store.push(agent, [store.LocalFile(tmp_path, ABSENT, 0)])
+            runs.states(agent)
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
@@ -245,23 +243,24 @@ def test_an_answer_that_is_none_is_a_bad_reply_in_bounded_time_and_memory(liar, 
 
 
 def test_a_host_that_asks_for_what_was_not_offered_gets_nothing(liar, tmp_path):
-    missing = json.dumps({"missing": ["b" * 64, [], {}, None, 3, "../x"]})
-    agent = liar(f"printf '\\n@launch %s reply %s\\n' \"$nonce\" {shlex.quote(missing)}")
+    missing = json.dumps({"missing": [None, -1, 3, "../x"], "parts": {}, "free": 10**9})
+    agent = liar(f"printf '\\n@launch %s stream {{}}\\n%s\\n' \"$nonce\" {shlex.quote(missing)}")
     assert store.push(agent, [store.LocalFile(tmp_path, ABSENT, 0)]) == store.Sent(0, 0, 1)
 
 
 def test_a_host_that_never_answers_times_out(liar):
     agent = liar("exec sleep 30")
     started = time.monotonic()
-    with pytest.raises(TimedOut, match=r"no answer to missing within 0\.5 s"):
-        agent.call("missing", {"sha256": []}, timeout_s=0.5)
+    with pytest.raises(TimedOut, match=r"no answer to states within 0\.5 s"):
+        agent.call("states", {"run_ids": []}, timeout_s=0.5)
     assert time.monotonic() - started < 5
 
 
-def test_a_host_that_answers_and_never_ends_times_out(liar):
+def test_a_host_that_answers_and_never_ends_is_not_waited_for(liar):
     agent = liar('printf "\\n@launch $nonce reply {}\\n"; exec sleep 30')
-    with pytest.raises(TimedOut):
-        agent.call("missing", {"sha256": []}, timeout_s=0.5)
+    started = time.monotonic()
+    assert agent.call("states", {"run_ids": []}) == {}
+    assert time.monotonic() - started < 5
 
 
 STREAM = 'printf "\\n@launch $nonce stream {}\\n"; '
@@ -294,7 +293,7 @@ def test_an_endless_line_in_a_stream_is_refused(liar):
     with pytest.raises(BadReply):
         list(runs.follow(agent, "x-aaaaaaaa"))
     with pytest.raises(BadReply):
-        runs.fetch(agent, "x-aaaaaaaa", ["log.txt"], lambda *_: None)
+        sync.pull(agent, "x", Path("nowhere"))
     assert time.monotonic() - started < 10
 
 

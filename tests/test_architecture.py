@@ -21,6 +21,8 @@ LIGHT_JOBS = {"spec", "run_directory", "events", "manifest", "errors", "atomic",
 SCREEN = ("cli.py", "output.py", "options.py", "follow.py", "overview.py", "terminal.py")
 # A login in this terminal has no result to put into JSON.
 WITHOUT_JSON = {"launch shell"}
+# What the laptop and the host do alike: bytes on their way, and the trees they leave and reach.
+BOTH_SIDES = ("frames", "states", "refused", "tree", "digest", "transfer", "target")
 POSIX_ONLY = {
     "fcntl", "pwd", "grp", "resource", "termios", "tty", "pty", "os.fork", "os.forkpty", "os.setsid", "os.killpg",
     "os.getuid", "os.geteuid", "os.getgid", "os.chown", "os.fchmod", "os.getpgid", "os.mkfifo", "os.sync", "os.uname",
@@ -95,7 +97,7 @@ def laptop_side() -> list[Path]:
     return (
         sources("launcher")
         + [path for path in sources("remote") if path.parent.name != "onhost" and path.name != "embedded.py"]
-        + [REPOSITORY / "remote" / "onhost" / name for name in ("frames.py", "states.py", "__init__.py")]
+        + [REPOSITORY / "remote" / "onhost" / name for name in ("__init__.py", *(f"{one}.py" for one in BOTH_SIDES))]
     )
 
 
@@ -120,7 +122,7 @@ def test_the_laptop_side_imports_nothing_else_from_the_host_side() -> None:
         name
         for path in laptop_side()
         for name in imports(parsed(path))
-        if name.startswith("remote.onhost.") and name.split(".")[2] not in ("frames", "states")
+        if name.startswith("remote.onhost.") and name.split(".")[2] not in BOTH_SIDES
     }
     assert found == set()
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 import remote.onhost
-from remote import runs, store
+from remote import runs, store, sync
 from remote.agent import Agent
 from remote.embedded import EmbeddedHost
 from tests.connected import connect, eventually, folder_of_programs
@@ -72,9 +72,8 @@ def test_the_whole_way_on_the_oldest_python(tmp_path):
         said = list(runs.follow(agent, done))
         assert "".join(one.text for one in said if isinstance(one, runs.LogText)) == "评论\n"
         assert said[-1].state == "succeeded"
-        fetched = {}
-        runs.fetch(agent, done, ["out"], lambda path, size, chunks: fetched.update({path: b"".join(chunks)}))
-        assert fetched == {"out": content}
+        sync.pull(agent, f"{agent.workspace}/runs/{done}", tmp_path / "pulled", names=["out"])
+        assert {path.name: path.read_bytes() for path in (tmp_path / "pulled").iterdir()} == {"out": content}
         eventually(lambda: runs.states(agent, [endless])[0].state == "running")
         assert runs.stop(agent, endless).state == "stopped"
         assert {state.run_id: state.state for state in runs.states(agent)} == {done: "succeeded", endless: "stopped"}

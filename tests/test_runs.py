@@ -542,61 +542,6 @@ def test_a_login_whose_variables_are_not_utf8_can_run(tmp_path):
         assert state.state == "succeeded"
 
 
-def fetched(place, run_id, names):
-    files = {}
-
-    def receive(path, size, chunks):
-        files[path] = b"".join(chunks)
-        assert len(files[path]) == size
-
-    count = runs.fetch(place.agent, run_id, names, receive)
-    assert count == len(files)
-    return files
-
-
-def test_fetch_brings_files_and_folders_and_never_what_a_link_leads_to(any_place, tmp_path):
-    (tmp_path / "outside").mkdir()
-    (tmp_path / "outside" / "private").write_text("x")
-    run_id = any_place.submit(
-        "mkdir -p out/deep; echo one > out/a; echo two > 'out/deep/b c'; : > out/empty; "
-        "head -c 3000000 /dev/zero > out/big; touch ready; while [ ! -e go ]; do sleep 0.02; done; " + SUCCEED
-    )
-    root = any_place.root(run_id)
-    eventually(lambda: (root / "ready").exists())
-    (root / "out" / "linked").symlink_to(tmp_path / "outside")
-    (root / "out" / "file").symlink_to(tmp_path / "outside" / "private")
-    (root / "away").symlink_to(tmp_path / "outside")
-    (root / "go").touch()
-    assert any_place.end(run_id).state == "succeeded"
-    assert fetched(any_place, run_id, ["out", "spec.json", "not there"]) == {
-        "out/a": b"one\n",
-        "out/big": bytes(3_000_000),
-        "out/deep/b c": b"two\n",
-        "out/empty": b"",
-        "spec.json": (any_place.root(run_id) / "spec.json").read_bytes(),
-    }
-    assert fetched(any_place, run_id, []) == {}
-    for name in ("..", ".", "/etc/passwd", "out/../../x", "away", "away/private", "out/linked/private", "out/file", ""):
-        with pytest.raises(RemoteError) as failure:
-            fetched(any_place, run_id, [name])
-        assert failure.value.code == "path_outside", name
-
-
-def test_a_fetch_that_is_cut_is_unreachable(over_setsid):
-    run_id = over_setsid.submit(f"head -c 30000000 /dev/zero > big; {SUCCEED}")
-    over_setsid.end(run_id)
-
-    def cut(path, size, chunks):
-        next(chunks)
-        over_setsid.server.cut()
-        for _ in chunks:
-            pass
-
-    with pytest.raises(Unreachable):
-        runs.fetch(over_setsid.agent, run_id, ["big"], cut)
-    assert len(fetched(over_setsid, run_id, ["big"])["big"]) == 30_000_000
-
-
 def test_inputs_come_from_the_store(any_place, tmp_path):
     content = b"rows\n" * 1000
     (tmp_path / "rows").write_bytes(content)

@@ -1,62 +1,65 @@
 """The verbs of the host-side program: read a request, do one thing, reply.
 
-`python FILE.pyz VERB NONCE` reads its request as the first line of stdin (JSON).  The reply stands on stdout behind a
-line with the nonce, because a login shell may print anything before it.
+`python FILE.pyz VERB NONCE [REQUEST]` takes its request (JSON, zlib, base64) from there or as the first line of stdin.
+The reply stands on stdout behind a line with the nonce, because a login shell may print anything before it.  What a
+verb needs is imported by it: every import is compiled anew, and a sync is to begin at once.
 """
 
 from __future__ import annotations
 
+import base64
 import json
 import os
-import shutil
 import signal
 import sys
 import time
-from typing import Any, BinaryIO, Callable, Dict, Iterator, List
+import zlib
+from typing import TYPE_CHECKING, Any, Callable, Dict, Iterator, List
 
-from . import environment, frames, process, session
-from .atomic import write_json
-from .follow import follow as follow_run
+from . import frames
 from .refused import Refused
-from .run import PROTOCOL, Run
-from .store import Store
-from .supervisor import Supervisor, stop_grace_s
+
+if TYPE_CHECKING:
+    from .run import Run
 
 # Names, never values, decide what a run gets of the login's environment: the rest may hold secrets.
 LOGIN_NAMES = ("PATH", "HOME", "USER", "LANG", "LC_ALL", "TMPDIR", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES",
                "HF_ENDPOINT", "HF_HOME", "HF_HUB_DISABLE_XET", "HF_HUB_OFFLINE", "XDG_CACHE_HOME", "SSL_CERT_FILE",
                "PIP_CERT", "PIP_CONFIG_FILE", "PIP_FIND_LINKS", "PIP_CACHE_DIR", "PIP_DEFAULT_TIMEOUT")  # fmt: skip
+REQUEST_LIMIT_BYTES = 64 * 1024 * 1024
 
 
-def missing(request: Dict[str, Any], stdin: BinaryIO) -> Dict[str, Any]:
-    """Which of the named objects the store lacks."""
-    return {"missing": Store(request["workspace"]).missing(request["sha256"])}
-
-
-def receive(request: Dict[str, Any], stdin: BinaryIO) -> Dict[str, Any]:
-    """Take in objects from the rest of stdin."""
-    return {"received": Store(request["workspace"]).receive(frames.Reader(_chunks(stdin)))}
-
-
-def submit(request: Dict[str, Any], stdin: BinaryIO) -> Dict[str, Any]:
+def submit(request: Dict[str, Any]) -> Dict[str, Any]:
     """Claim a run directory, lay out its inputs and code from the store, start its supervisor."""
+    import shutil
+
+    from . import session
+    from .lock import shared
+    from .run import Run
+
     workspace, plan = request["workspace"], request["plan"]
     run = Run(workspace, plan["run_id"])
-    os.makedirs(os.path.dirname(run.root), exist_ok=True)
-    try:
-        os.mkdir(run.root)  # exclusive: of two claims for one id, one fails here
-    except FileExistsError as error:
-        raise Refused("run_exists", f"run {run.run_id} is there already") from error
-    try:
-        _lay_out(run, request)
-    except BaseException:
-        # Without its plan it is not a run, and would only keep the id from the next attempt.
-        shutil.rmtree(run.root)
-        raise
-    return {"how": session.start(run), "session": session.name(run.run_id), "root": run.root}
+    with shared(workspace):
+        os.makedirs(os.path.dirname(run.root), exist_ok=True)
+        try:
+            os.mkdir(run.root)  # exclusive: of two claims for one id, one fails here
+        except FileExistsError as error:
+            raise Refused("run_exists", f"run {run.run_id} is there already") from error
+        try:
+            _lay_out(run, request)
+        except BaseException:
+            # Without its plan it is not a run, and would only keep the id from the next attempt.
+            shutil.rmtree(run.root)
+            raise
+        return {"how": session.start(run), "session": session.name(run.run_id), "root": run.root}
 
 
 def _lay_out(run: Run, request: Dict[str, Any]) -> None:
+    from . import process
+    from .atomic import write_json
+    from .run import PROTOCOL
+    from .store import Store
+
     store, plan = Store(request["workspace"]), request["plan"]
     for link in request["links"]:
         store.place(link["sha256"], _inside(run, link["path"]))
@@ -67,8 +70,10 @@ def _lay_out(run: Run, request: Dict[str, Any]) -> None:
     write_json(run.path("plan.json"), plan)
 
 
-def states(request: Dict[str, Any], stdin: BinaryIO) -> Dict[str, Any]:
+def states(request: Dict[str, Any]) -> Dict[str, Any]:
     """The state of the named runs, or of all in the workspace."""
+    from .run import Run
+
     workspace = request["workspace"]
     folder = os.path.join(workspace, "runs")
     ids = request.get("run_ids")
@@ -84,8 +89,12 @@ def states(request: Dict[str, Any], stdin: BinaryIO) -> Dict[str, Any]:
     return {"runs": rows}
 
 
-def stop(request: Dict[str, Any], stdin: BinaryIO) -> Dict[str, Any]:
+def stop(request: Dict[str, Any]) -> Dict[str, Any]:
     """End a run: its supervisor is asked, then made to; replies with the state after it."""
+    from . import process
+    from .run import Run
+    from .supervisor import stop_grace_s
+
     run = Run(request["workspace"], request["run_id"])
     supervisor = run.supervisor()
     if run.result() is None and supervisor is not None and process.is_alive(supervisor):
@@ -100,20 +109,34 @@ def stop(request: Dict[str, Any], stdin: BinaryIO) -> Dict[str, Any]:
     return {"run": run.state()}
 
 
-def send(request: Dict[str, Any]) -> Iterator[bytes]:
-    """The named files and folders of a run as frames."""
-    run = Run(request["workspace"], request["run_id"])
-    run.plan()
-    files = [file for name in request["names"] for file in _below(run, name)]
+def clean(request: Dict[str, Any]) -> Dict[str, Any]:
+    """Remove what nothing needs, or everything of ours."""
+    from . import clean as cleaning
 
-    def opened(file: _File) -> BinaryIO:
-        return open(run.path(file.path), "rb")
+    return cleaning.clean(request["workspace"], request, os.path.basename(sys.argv[0]))
 
-    return frames.pack(files, opened)
+
+def store(request: Dict[str, Any], reader: frames.Reader, say: Callable[[bytes], None]) -> None:
+    """Take objects into the store."""
+    from .lock import shared
+    from .store import Store
+
+    with shared(request["workspace"]):
+        Store(request["workspace"]).converse(reader, say)
+
+
+def sync(request: Dict[str, Any], reader: frames.Reader, say: Callable[[bytes], None]) -> None:
+    """Take files into a folder, or send them out of one."""
+    from .sync import converse
+
+    converse(request, reader, say)
 
 
 def follow(request: Dict[str, Any]) -> Iterator[bytes]:
     """Log and events until the result is there."""
+    from .follow import follow as follow_run
+    from .run import Run
+
     run = Run(request["workspace"], request["run_id"])
     run.plan()
     return follow_run(run, request["log_offset"], request["events_offset"], request["once"])
@@ -121,21 +144,31 @@ def follow(request: Dict[str, Any]) -> Iterator[bytes]:
 
 def supervise(workspace: str, run_id: str) -> int:
     """Be the supervisor of a run."""
+    from .run import Run
+    from .supervisor import Supervisor
+
     return Supervisor(Run(workspace, run_id)).main()
 
 
 def prepare(workspace: str, run_id: str) -> int:
     """Make the environment a run asks for and note its Python in the run's folder."""
+    from . import environment
+    from .atomic import write_json
+    from .run import Run
+
     run = Run(workspace, run_id)
     write_json(run.path("environment.json"), {"python": environment.prepare(workspace, run.plan()["environment"])})
     return 0
 
 
-REPLYING: Dict[str, Callable[[Dict[str, Any], BinaryIO], Dict[str, Any]]] = {
-    "missing": missing, "receive": receive, "submit": submit, "states": states, "stop": stop,
+REPLYING: Dict[str, Callable[[Dict[str, Any]], Dict[str, Any]]] = {
+    "submit": submit, "states": states, "stop": stop, "clean": clean,
 }  # fmt: skip
 # These check their request before they return the iterator: once the stream has begun nothing can be refused.
-STREAMING: Dict[str, Callable[[Dict[str, Any]], Iterator[bytes]]] = {"send": send, "follow": follow}
+STREAMING: Dict[str, Callable[[Dict[str, Any]], Iterator[bytes]]] = {"follow": follow}
+CONVERSING: Dict[str, Callable[[Dict[str, Any], frames.Reader, Callable[[bytes], None]], None]] = {
+    "store": store, "sync": sync,
+}  # fmt: skip
 OWN_PROCESS: Dict[str, Callable[[str, str], int]] = {"supervise": supervise, "prepare": prepare}
 
 
@@ -146,24 +179,52 @@ def main(argv: List[str]) -> int:
         return OWN_PROCESS[verb](argv[2], argv[3])
     nonce = argv[2]
     signal.signal(signal.SIGHUP, _leave)
+    opened = False
+
+    def refuse(code: str, message: str, hint: str) -> None:
+        fields = {"code": code, "message": message, "hint": hint}
+        if opened:
+            _say(frames.message({"refused": fields}))
+        else:
+            _out(nonce, "refused", fields)
+
     try:
-        request = json.loads(sys.stdin.buffer.readline())
+        request, reader = _request(argv)
         if verb in STREAMING:
             stream = STREAMING[verb](request)
             _out(nonce, "stream", {})
             return _pour(stream)
-        _out(nonce, "reply", REPLYING[verb](request, sys.stdin.buffer))
+        if verb in CONVERSING:
+            _out(nonce, "stream", {})
+            opened = True
+            CONVERSING[verb](request, reader, _say)
+        elif verb in REPLYING:
+            _out(nonce, "reply", REPLYING[verb](request))
+        else:
+            refuse("verb_unknown", f"{verb} is not known there", "pip install --upgrade lora-launch")
         return 0
-    except Refused as refused:
-        _out(nonce, "refused", {"code": refused.code, "message": refused.message, "hint": refused.hint})
-    except frames.BrokenStream as broken:
-        _out(nonce, "refused", {"code": "stream_broken", "message": str(broken), "hint": "run the same command again"})
     except BrokenPipeError:
         # The laptop is gone.  Python would complain about stdout once more at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    except Refused as refused:
+        refuse(refused.code, refused.message, refused.hint)
+    except frames.EndedEarly:
+        pass  # cut: nobody is there to be told
+    except frames.BrokenStream as broken:
+        refuse("stream_broken", str(broken), "run the same command again")
     except OSError as error:
-        _out(nonce, "refused", {"code": "host_io", "message": f"on the host: {error}", "hint": ""})
+        refuse("host_io", f"on the host: {error}", "")
     return 1
+
+
+def _request(argv: List[str]) -> Any:
+    """What is asked, and a reader of what follows it on stdin."""
+    reader = frames.Reader(_chunks(), line_limit=REQUEST_LIMIT_BYTES)
+    packed = argv[3].encode("ascii") if len(argv) > 3 else reader.line()
+    request = json.loads(zlib.decompress(base64.b64decode(packed)))
+    # Our program lies in the workspace that it works in.
+    request.setdefault("workspace", os.path.dirname(os.path.dirname(os.path.abspath(argv[0]))))
+    return request, reader
 
 
 def _leave(number: int, frame: Any) -> None:
@@ -175,8 +236,7 @@ def _pour(stream: Iterator[bytes]) -> int:
     """Write the stream.  What goes wrong now goes to stderr: on stdout it would be taken for content."""
     try:
         for chunk in stream:
-            sys.stdout.buffer.write(chunk)
-            sys.stdout.buffer.flush()
+            _say(chunk)
     except BrokenPipeError:
         raise
     except (Refused, frames.BrokenStream, OSError) as error:
@@ -186,14 +246,18 @@ def _pour(stream: Iterator[bytes]) -> int:
 
 
 def _out(nonce: str, kind: str, fields: Dict[str, Any]) -> None:
-    line = f"\n@launch {nonce} {kind} {json.dumps(fields)}\n"
-    sys.stdout.buffer.write(line.encode("ascii"))
-    sys.stdout.buffer.flush()
+    _say(f"\n@launch {nonce} {kind} {json.dumps(fields)}\n".encode("ascii"))
 
 
-def _chunks(stdin: BinaryIO) -> Iterator[bytes]:
+def _say(chunk: bytes) -> None:
+    view = memoryview(chunk)
+    while view:
+        view = view[os.write(1, view) :]
+
+
+def _chunks() -> Iterator[bytes]:
     while True:
-        chunk = stdin.read1(frames.CHUNK_BYTES)  # type: ignore[attr-defined]
+        chunk = os.read(0, frames.CHUNK_BYTES)
         if not chunk:
             return
         yield chunk
@@ -204,23 +268,3 @@ def _inside(run: Run, name: str) -> str:
     if not path.startswith(run.root + os.sep):
         raise Refused("path_outside", f"{name[:200]!r} would lie outside the run directory")
     return path
-
-
-class _File:
-    def __init__(self, path: str, size_bytes: int) -> None:
-        self.path, self.size_bytes = path, size_bytes
-
-
-def _below(run: Run, name: str) -> Iterator[_File]:
-    """The regular files at or below `name`, sorted; links are never followed."""
-    top = _inside(run, name)
-    if os.path.realpath(top) != os.path.join(os.path.realpath(run.root), os.path.relpath(top, run.root)):
-        raise Refused("path_outside", f"{name[:200]!r} leads through a link")
-    if os.path.isfile(top) and not os.path.islink(top):
-        yield _File(os.path.relpath(top, run.root), os.path.getsize(top))
-    for parent, folders, names in os.walk(top):
-        folders.sort()
-        for leaf in sorted(names):
-            path = os.path.join(parent, leaf)
-            if os.path.isfile(path) and not os.path.islink(path):
-                yield _File(os.path.relpath(path, run.root), os.path.getsize(path))

@@ -2,40 +2,45 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import re
-import shutil
-import tempfile
-import time
-from typing import BinaryIO, Iterable, List
+from typing import Any, BinaryIO, Callable, Dict, List
 
-from .frames import BrokenStream, Reader
+from .frames import Reader, message
 from .refused import Refused
+from .target import Target, copy_file
+from .transfer import Receiver
+from .tree import FILE, Entry, unpack
 
 SHA256 = re.compile(r"[0-9a-f]{64}\Z")
-PART = ".part-"
-PART_KEPT_S = 24 * 3600
+# Smaller contents are sent sooner than they are looked for.
+WORTH_ASKING_BYTES = 1024 * 1024
 
 
 class Store:
     """The store of one workspace."""
 
-    def __init__(self, root: str) -> None:
-        self._root = os.path.join(root, "store")
+    def __init__(self, workspace: str) -> None:
+        self._root = os.path.join(workspace, "store")
         os.makedirs(self._root, exist_ok=True)
 
-    def _path(self, sha256: str) -> str:
+    def path(self, sha256: str) -> str:
+        """Where an object lies, or would.  Raises Refused for what is no sha256."""
         if not SHA256.match(sha256):
             raise Refused("store_name_invalid", f"not a sha256: {sha256[:80]!r}")
         return os.path.join(self._root, sha256)
 
-    def missing(self, digests: Iterable[str]) -> List[str]:
-        """Those of `digests` whose content does not lie here, each once."""
-        return [sha256 for sha256 in dict.fromkeys(digests) if not self._has(sha256)]
+    def sizes(self) -> List[int]:
+        """The sizes of the larger objects, to tell which contents are worth a question."""
+        with os.scandir(self._root) as listing:
+            sizes = {item.stat(follow_symlinks=False).st_size for item in listing if SHA256.match(item.name)}
+        return sorted(size for size in sizes if size >= WORTH_ASKING_BYTES)
 
-    def _has(self, sha256: str) -> bool:
-        path = self._path(sha256)
+    def has(self, sha256: str) -> bool:
+        """Whether that content lies here.  Reads it again where its record does not vouch for it."""
+        path = self.path(sha256)
         try:
             record = _record(path)
         except FileNotFoundError:
@@ -43,6 +48,7 @@ class Store:
         try:
             with open(path + ".stat") as file:
                 if file.read() == record:
+                    _renew(path)
                     return True
         except FileNotFoundError:
             pass
@@ -53,55 +59,35 @@ class Store:
         os.replace(path, path + ".quarantined")
         return False
 
-    def receive(self, reader: Reader) -> int:
-        """Take in the frames of a stream, each named by its sha256; the number of files.  Keeps what came whole."""
-        count = 0
-        self._sweep()
-        while True:
-            fields = reader.header()
-            if fields is None:
-                return count
-            self._receive_one(fields["path"], fields["size"], reader)
-            count += 1
+    def converse(self, reader: Reader, say: Callable[[bytes], None]) -> None:
+        """Take in a listing of objects, tell which are missing, and take in those.
 
-    def _receive_one(self, sha256: str, size: int, reader: Reader) -> None:
-        path = self._path(sha256)
-        free = shutil.disk_usage(self._root).free
-        if size > free - 64 * 1024 * 1024:
-            raise Refused(
-                "disk_full",
-                f"{size >> 20} MB are to be sent, {free >> 20} MB are free in {self._root}",
-                "free some space on the host, then run the same command again",
-            )
-        descriptor, temporary = tempfile.mkstemp(prefix=PART, dir=self._root)
+        {"missing": [i, ...], "parts": {key: bytes}, "free": bytes} answers the listing.  Then come
+        {"files": [[i, offset]]} and a stream, answered by {"done": [i, ...]} with what came whole.
+        """
+        entries = [entry._replace(kind=FILE, mode=0o444) for entry in unpack(reader)]
+        missing = [index for index, entry in enumerate(entries) if not self.has(entry.path)]
+        target = Target(self._root, committed=self._note)
+        say(message({"missing": missing, "parts": target.parts(), "free": target.room().size_bytes}))
+        if not missing:
+            return
+        wanted: Dict[int, int] = dict(reader.message()["files"])
+        target.begin()
+        receiver = Receiver(target, entries, wanted, expected={index: entries[index].path for index in wanted})
         try:
-            with os.fdopen(descriptor, "wb") as file:
-                digest = hashlib.sha256()
-                for chunk in reader.content(size):
-                    digest.update(chunk)
-                    file.write(chunk)
-                file.flush()
-                os.fsync(file.fileno())
-            if digest.hexdigest() != sha256:
-                raise BrokenStream(f"{sha256[:12]}: the content that arrived has another sha256")
-            os.chmod(temporary, 0o444)
-            os.replace(temporary, path)
-        except BaseException:
-            os.unlink(temporary)
-            raise
-        _write(path + ".stat", _record(path).encode("ascii"))
+            receiver.take(reader)
+            target.commit()
+        finally:
+            target.end()
+        say(message({"done": sorted(receiver.digests), "failed": list(receiver.failed.items())}))
 
-    def _sweep(self) -> None:
-        """Remove what a transfer left that was killed: nobody writes to a file for a day without touching it."""
-        for name in os.listdir(self._root):
-            path = os.path.join(self._root, name)
-            if name.startswith(PART) and os.path.getmtime(path) < time.time() - PART_KEPT_S:
-                os.unlink(path)
+    def _note(self, entry: Entry, at: Any) -> None:
+        _write(self.path(entry.path) + ".stat", _record(self.path(entry.path)).encode("ascii"))
 
     def place(self, sha256: str, target: str) -> None:
         """Make `target` a link to the object, or a copy where links don't work.  Raises Refused if it is not here."""
-        path = self._path(sha256)
-        if not self._has(sha256):
+        path = self.path(sha256)
+        if not self.has(sha256):
             raise Refused(
                 "store_object_missing", f"{sha256[:12]} is not in the store any more", "run the same command again"
             )
@@ -112,12 +98,19 @@ class Store:
             # A copy would be written through the link that is there, into another object of the store.
             raise Refused("path_taken", f"{target} is named twice") from error
         except OSError:
-            shutil.copyfile(path, target)
+            copy_file(path, target)
 
 
 def _record(path: str) -> str:
     status = os.lstat(path)
     return f"{status.st_size} {status.st_mtime_ns} {status.st_ino}"
+
+
+def _renew(path: str) -> None:
+    """Let the object count as young: whoever was told that it is here relies on it, and `clean` goes by its ctime."""
+    with contextlib.suppress(OSError):
+        status = os.lstat(path)
+        os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
 
 
 def _write(path: str, content: bytes) -> None:

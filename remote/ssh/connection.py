@@ -111,11 +111,13 @@ class Connection:
 
         Raises Unreachable, TimedOut, AuthenticationFailed, UnknownHostKey, ChangedHostKey, and credentials.Dropped.
         """
-        import fabric
-        import paramiko
-
         started = time.monotonic()
+        # The first machine's banner comes in while our libraries are read from the disk.
+        first = None if self._hops else wire.Started(lambda: self._first_wire(hop, timeout_s))
         try:
+            import fabric
+            import paramiko
+
             connection = fabric.Connection(
                 hop.host,
                 user=hop.user,
@@ -125,7 +127,7 @@ class Connection:
                 forward_agent=False,
                 connect_timeout=max(1, round(timeout_s)),
                 connect_kwargs={
-                    "sock": self._wire(hop, timeout_s),
+                    "sock": first.result() if first else self._next_wire(hop, timeout_s),
                     "banner_timeout": timeout_s,
                     "auth_timeout": timeout_s,
                     "transport_factory": lambda sock, **options: _transport(sock, self._check.kinds(hop), **options),
@@ -142,20 +144,21 @@ class Connection:
             cause = self._complaint() or ("timed out" if late else _cause(error))
             raise failure.unreachable(self._name, f"{hop.host}:{hop.port}", cause) from error
 
-    def _wire(self, hop: Hop, timeout_s: float) -> Any:
-        import paramiko
-
-        if self._hops:
-            try:
-                return self.transport.open_channel(
-                    "direct-tcpip", dest_addr=(hop.host, hop.port), src_addr=("127.0.0.1", 0), timeout=timeout_s
-                )
-            except paramiko.ChannelException as error:
-                raise OSError(f"{self._hops[-1].host} can't reach it: {error.text}") from error
+    def _first_wire(self, hop: Hop, timeout_s: float) -> Any:
         if hop.proxy_command:
             self._proxy = wire.ProxyCommand(hop.proxy_command)
             return self._proxy.wire
         return wire.tcp(hop.host, hop.port, timeout_s)
+
+    def _next_wire(self, hop: Hop, timeout_s: float) -> Any:
+        import paramiko
+
+        try:
+            return self.transport.open_channel(
+                "direct-tcpip", dest_addr=(hop.host, hop.port), src_addr=("127.0.0.1", 0), timeout=timeout_s
+            )
+        except paramiko.ChannelException as error:
+            raise OSError(f"{self._hops[-1].host} can't reach it: {error.text}") from error
 
     def _complaint(self) -> str:
         """What the ProxyCommand said, where that is what failed."""

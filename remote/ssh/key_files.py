@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import getpass
 import os
 import platform
@@ -12,6 +13,8 @@ from remote.host import Host
 from remote.ssh.credentials import default_keys, public_blob
 
 FRESH = "id_ed25519"
+# The last word of a line that we put into authorized_keys: what a person put there stays theirs.
+MARK = "launch-host-add"
 
 # stdin: the public key's line.  The file is only ever appended to, and only by a line that is not in it.
 INSTALL = r"""
@@ -42,6 +45,18 @@ def public_line(path: Path) -> str:
     raise RemoteError(
         f"{path}: its public half {path.name}.pub is missing", hint=f"ssh-keygen -y -f {path} > {path}.pub"
     )
+
+
+def marked(line: str) -> str:
+    """The line as it is installed: by its mark it is found again when it is to go."""
+    return f"{line} {MARK}"
+
+
+def own_keys(*more: Path) -> list[str]:
+    """The public halves, in base64, of the keys on this machine that may have been installed somewhere, and `more`."""
+    found = dict.fromkeys([*more, *default_keys(), *(path for path in _names(Path.home() / ".ssh") if path.is_file())])
+    halves = (base64.b64encode(public_blob(path)).decode("ascii") or _derived(path).partition(" ")[2] for path in found)
+    return [half for half in dict.fromkeys(halves) if half]
 
 
 def fresh() -> Path:

@@ -1,0 +1,425 @@
+"""The folder that files are brought into: unfinished ones lie aside, and take their names only whole and checked.
+
+Used on both machines: on the laptop what arrives was made by a host that may be hostile, so no link is written through
+or replaced, and no path is made that was not checked to be a folder.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import secrets
+import shutil
+import stat
+import sys
+import time
+from functools import lru_cache
+from hashlib import blake2b
+from typing import Any, Callable, Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Tuple
+
+from .refused import Refused
+from .tree import FILE, FOLDER, LINK, STAGING, WINDOWS, Entry, native, text
+
+PART = ".part"
+PART_KEPT_S = 7 * 24 * 3600
+# Whoever wrote to an unfinished file later than this may still be at it.
+IDLE_S = 10
+SPARE_BYTES = 64 * 1024 * 1024
+READ_BYTES = 1024 * 1024
+FICLONE = 0x40049409
+SYNC_FILE_RANGE_WRITE = 2
+# Linux flushes a whole filesystem in one call; elsewhere every file is flushed by itself.
+ONE_FLUSH = sys.platform == "linux"
+_OPEN = os.O_CLOEXEC if hasattr(os, "O_CLOEXEC") else getattr(os, "O_BINARY", 0) | getattr(os, "O_NOINHERIT", 0)
+_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | _OPEN
+
+
+class Room(NamedTuple):
+    """What is free where the target lies; `inodes` is -1 where that is not counted."""
+
+    size_bytes: int
+    inodes: int
+
+
+class Target:
+    """Files on their way into `root`; `commit` gives them their names.  One thread uses it.
+
+    With `new_links_only` an existing link stays what it is.  `committed(entry, place)` is told of every new name.
+    """
+
+    def __init__(
+        self,
+        root: str,
+        *,
+        new_links_only: bool = False,
+        committed: Optional[Callable[[Entry, Any], None]] = None,
+    ) -> None:
+        self.root = root
+        self._root = native(root)
+        self._slash: Any = "/" if WINDOWS else b"/"
+        self._new_links_only = new_links_only
+        self._committed = committed
+        self._staging = self.path(STAGING)
+        self._own = self._staging + self._slash + native(f"own-{secrets.token_hex(6)}")
+        self._ready: List[Tuple[Any, Entry]] = []
+        self._parents = {""}
+        self._counter = 0
+        self._begun = False
+        self._alive: Optional[int] = None
+        self._umask = 0
+
+    def path(self, path: str) -> Any:
+        """Where an entry lies, as the operating system takes it."""
+        return self._root + self._slash + native(path) if path else self._root
+
+    def room(self) -> Room:
+        """What is free."""
+        at = os.path.abspath(self._root)
+        while not os.path.isdir(at) and os.path.dirname(at) != at:
+            at = os.path.dirname(at)
+        inodes = -1
+        if not WINDOWS:
+            status = os.statvfs(at)
+            inodes = status.f_favail if status.f_files else -1
+        return Room(shutil.disk_usage(at).free, inodes)
+
+    def begin(self) -> None:
+        """Make the root and the folder for unfinished files.  Raises OSError."""
+        if self._begun:
+            return
+        os.makedirs(self._root, exist_ok=True)
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(self._staging, 0o700)
+        if not stat.S_ISDIR(os.lstat(self._staging).st_mode):
+            raise Refused("in_the_way", f"{text(self._staging)} is not a folder", "move it away")
+        os.mkdir(self._own, 0o700)
+        self._alive = _locked(self._own)
+        self._umask = 0 if WINDOWS else _umask()
+        self._begun = True
+
+    def parts(self) -> Dict[str, int]:
+        """Unfinished files that nobody is writing to: key -> bytes that are there.  What is old is removed."""
+        found: Dict[str, int] = {}
+        for folder in self._folders():
+            left = 0
+            with contextlib.suppress(OSError):  # gone meanwhile, or not to be read
+                alive = _is_locked(folder)
+                for at, key, status in self._parts_in(folder):
+                    age_s = time.time() - status.st_mtime
+                    if age_s > PART_KEPT_S and not alive:
+                        os.unlink(at)
+                        continue
+                    left += 1
+                    if age_s > IDLE_S or not alive:
+                        found[key] = max(found.get(key, 0), status.st_size)
+                if not alive and not left and time.time() - os.lstat(folder).st_mtime > IDLE_S * WINDOWS:
+                    shutil.rmtree(folder)
+        return found
+
+    def _folders(self) -> List[Any]:
+        """Everybody's folders for unfinished files."""
+        try:
+            return [self._staging + self._slash + name for name in os.listdir(self._staging)]
+        except OSError:
+            return []
+
+    def _parts_in(self, folder: Any) -> Iterator[Tuple[Any, str, os.stat_result]]:
+        for name in os.listdir(folder):
+            key, is_part, _ = text(name).partition(PART)
+            at = folder + self._slash + name
+            status = os.lstat(at)
+            if is_part and stat.S_ISREG(status.st_mode):
+                yield at, key, status
+
+    def new_file(self, entry: Entry) -> Tuple[int, Any]:
+        """Descriptor and place of a new file aside, for content that is at hand."""
+        self._counter += 1
+        at = self._own + self._slash + native(str(self._counter))
+        return os.open(at, _NEW, entry.mode | 0o600), at
+
+    def part(self, entry: Entry, offset: int) -> Tuple[int, Any]:
+        """Descriptor and place of a file whose content comes in pieces; `offset` bytes of it are there already.
+
+        Raises Refused when they are not.
+        """
+        at = self._own + self._slash + native(f"{part_key(entry)}{PART}{secrets.token_hex(4)}")
+        if offset:
+            self._take_over(part_key(entry), offset, at)
+            return os.open(at, os.O_RDWR | _OPEN), at
+        return os.open(at, os.O_RDWR | os.O_CREAT | os.O_EXCL | _OPEN, 0o600), at
+
+    def _take_over(self, wanted: str, offset: int, at: Any) -> None:
+        for folder in self._folders():
+            with contextlib.suppress(OSError):
+                alive = _is_locked(folder)
+                for there, key, status in self._parts_in(folder):
+                    idle = time.time() - status.st_mtime > IDLE_S or not alive
+                    if key == wanted and status.st_size >= offset and idle:
+                        os.rename(there, at)
+                        with contextlib.suppress(OSError):
+                            os.rmdir(folder)
+                        return
+        raise Refused("part_gone", "an unfinished file is not there any more", "run the same command again")
+
+    def finish(self, descriptor: int, at: Any, entry: Entry, created: int) -> None:
+        """Give a file that is whole and checked its mode and time and close it; `commit` gives it its name.
+
+        `created` is the mode it was made with.
+        """
+        try:
+            if not WINDOWS and entry.mode != created & ~self._umask:
+                os.chmod(descriptor, entry.mode)
+            if os.utime in os.supports_fd:
+                os.utime(descriptor, ns=(entry.mtime_ns, entry.mtime_ns))
+            if not ONE_FLUSH:
+                os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        if os.utime not in os.supports_fd:
+            os.utime(at, ns=(entry.mtime_ns, entry.mtime_ns))
+        self._ready.append((at, entry))
+
+    def copy(self, source: Any, entry: Entry) -> None:
+        """Keep a copy (a reflink where the disk can) of a file that lies on this machine."""
+        descriptor, at = self.new_file(entry)
+        try:
+            with open(source, "rb") as there:
+                _copy(there.fileno(), descriptor)
+        except BaseException:
+            os.close(descriptor)
+            raise
+        self.finish(descriptor, at, entry, entry.mode | 0o600)
+
+    def link(self, entry: Entry) -> None:
+        """Keep a symbolic link."""
+        self._counter += 1
+        at = self._own + self._slash + native(str(self._counter))
+        os.symlink(native(entry.link), at)
+        self._ready.append((at, entry))
+
+    def commit(self) -> int:
+        """Flush what was kept, then give each file its name; how many got one.
+
+        Raises Refused, before anything is renamed, where something that is no file is in the way.
+        """
+        ready, self._ready = self._ready, []
+        if not ready:
+            return 0
+        for _, entry in ready:
+            self._check_free(entry)
+        if ONE_FLUSH:
+            self._flush(ready)
+        for at, entry in ready:
+            final = self.path(entry.path)
+            os.replace(at, final)
+            if self._committed is not None:
+                self._committed(entry, final)
+        return len(ready)
+
+    def _check_free(self, entry: Entry) -> None:
+        self.folder(entry.path.rpartition("/")[0])
+        try:
+            kind = stat.S_IFMT(os.lstat(self.path(entry.path)).st_mode)
+        except FileNotFoundError:
+            return
+        if entry.kind == LINK:
+            fits = kind == stat.S_IFLNK and not self._new_links_only
+        else:
+            fits = kind == stat.S_IFREG
+        if not fits:
+            raise in_the_way(entry.path)
+
+    def folder(self, path: str) -> None:
+        """Make a folder and those above it, where they are missing.  Raises Refused at anything else in its place."""
+        missing = []
+        while path not in self._parents:
+            missing.append(path)
+            path = path.rpartition("/")[0]
+        for one in reversed(missing):
+            try:
+                os.mkdir(self.path(one))
+            except FileExistsError:
+                if not stat.S_ISDIR(os.lstat(self.path(one)).st_mode):
+                    raise in_the_way(one) from None
+            self._parents.add(one)
+
+    def adopt(self, entry: Entry) -> None:
+        """Give a file or folder that is there the mode and, but for a folder's, the time of its entry."""
+        at = self.path(entry.path)
+        self.folder(entry.path.rpartition("/")[0])
+        status = os.lstat(at)
+        if stat.S_ISLNK(status.st_mode):
+            raise in_the_way(entry.path)
+        if not WINDOWS and status.st_mode & 0o777 != entry.mode:
+            os.chmod(at, entry.mode)
+        os.utime(at, ns=(entry.mtime_ns, entry.mtime_ns))
+
+    def delete(self, paths: Iterable[str]) -> int:
+        """Remove files, links and empty folders; how many went.  A folder that is not empty stays."""
+        count = 0
+        for path in sorted(paths, reverse=True):  # what lies in a folder before the folder
+            self.folder(path.rpartition("/")[0])
+            at = self.path(path)
+            try:
+                if stat.S_ISDIR(os.lstat(at).st_mode):
+                    os.rmdir(at)
+                else:
+                    os.unlink(at)
+                count += 1
+            except FileNotFoundError:
+                pass
+            except OSError as error:
+                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                    raise
+        return count
+
+    def complete(self, entries: Sequence[Entry], plan: Dict[str, Any], stored: Callable[[str], Any]) -> int:
+        """Give what came its names and do what a plan says beside it; the number of paths deleted.
+
+        The plan: {"copies": [[i, path]], "stored": [[i, sha256]], "links": [i], "adopt": [i], "delete": [path],
+        "first": whether to delete before anything gets a name, because something is in the way}.
+        """
+        for index, source in plan["copies"]:
+            self.copy(self.path(source), entries[index])
+        for index, sha256 in plan["stored"]:
+            self.copy(stored(sha256), entries[index])
+        for index in plan["links"]:
+            self.link(entries[index])
+        deleted = self.delete(plan["delete"]) if plan["first"] else 0
+        self.commit()
+        folders = [entry for entry in entries if entry.kind == FOLDER]
+        for entry in folders:
+            self.folder(entry.path)
+        for index in plan["adopt"]:
+            self.adopt(entries[index])
+        if not plan["first"]:
+            deleted = self.delete(plan["delete"])
+        for entry in reversed(folders):
+            self.adopt(entry)
+        return deleted
+
+    def end(self) -> None:
+        """Remove what is not needed any more; unfinished large files stay, to be gone on with."""
+        if not self._begun:
+            return
+        with contextlib.suppress(OSError):
+            for name in os.listdir(self._own):
+                if PART not in text(name):
+                    os.unlink(self._own + self._slash + name)
+        if self._alive is not None:
+            os.close(self._alive)
+        for folder in (self._own, self._staging):
+            with contextlib.suppress(OSError):
+                os.rmdir(folder)
+        self._begun = False
+
+    def write_back(self, descriptor: int) -> None:
+        """Let the disk begin with what was written so far: otherwise all of it is waited for at the end."""
+        libc = _libc() if ONE_FLUSH else None
+        if libc is not None and hasattr(libc, "sync_file_range"):
+            from ctypes import c_int64
+
+            libc.sync_file_range(descriptor, c_int64(0), c_int64(0), SYNC_FILE_RANGE_WRITE)
+
+    def _flush(self, ready: List[Tuple[Any, Entry]]) -> None:
+        """Bring everything to the disk at once, file by file where there is no such call."""
+        libc = _libc()
+        if libc is None or not hasattr(libc, "syncfs"):
+            for at, entry in ready:
+                if entry.kind == FILE:
+                    with open(at, "rb") as file:
+                        os.fsync(file.fileno())
+            return
+        descriptor = os.open(self._root, os.O_RDONLY | _OPEN)
+        try:
+            if libc.syncfs(descriptor):
+                raise OSError(errno.EIO, "not everything could be written to the disk", self.root)
+        finally:
+            os.close(descriptor)
+
+
+@lru_cache(maxsize=None)
+def _libc() -> Any:
+    """The C library, None where it can't be called."""
+    try:
+        import ctypes
+
+        return ctypes.CDLL(None)
+    except (ImportError, OSError):
+        return None
+
+
+def part_key(entry: Entry) -> str:
+    """The name of an unfinished file: of this very content, as far as its size and time tell."""
+    said = f"{entry.path}\0{entry.size}\0{entry.mtime_ns}".encode("utf-8", "surrogatepass")
+    return blake2b(said, digest_size=12).hexdigest()
+
+
+def in_the_way(path: str) -> Refused:
+    """The refusal for a path where something of another kind is."""
+    return Refused(
+        "in_the_way", f"{path!r}: something of another kind is there already", "move it away, or use --delete"
+    )
+
+
+def _umask() -> int:
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask
+
+
+def try_lock(descriptor: int) -> bool:
+    """Say that this file is being written to, until it is closed; False where somebody else says so."""
+    free = True
+    if os.name == "nt":
+        pass  # nobody can move or remove what is open
+    else:
+        import fcntl
+
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            free = error.errno not in (errno.EWOULDBLOCK, errno.EACCES)  # else a disk that knows no locks
+    return free
+
+
+def _locked(folder: Any) -> Optional[int]:
+    """Say that this process uses a folder; the system forgets it with the process.  None where that can't be said."""
+    if WINDOWS:
+        return None
+    descriptor = os.open(folder, os.O_RDONLY | _OPEN)
+    try_lock(descriptor)
+    return descriptor
+
+
+def _is_locked(folder: Any) -> bool:
+    """Whether a living process uses a folder.  False on Windows, where nobody can move or remove what is open."""
+    if WINDOWS:
+        return False
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | _OPEN)
+    try:
+        return not try_lock(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def copy_file(source: Any, target: Any) -> None:
+    """Copy a file to a new place, as a reflink where the disk can.  Raises OSError, also where something is there."""
+    with open(source, "rb", buffering=0) as there, open(target, "xb", buffering=0) as new:
+        _copy(there.fileno(), new.fileno())
+
+
+def _copy(source: int, target: int) -> None:
+    if os.name == "nt":
+        pass
+    else:
+        import fcntl
+
+        with contextlib.suppress(OSError):
+            fcntl.ioctl(target, FICLONE, source)
+            return
+    while chunk := os.read(source, READ_BYTES):
+        written = memoryview(chunk)
+        while written:
+            written = written[os.write(target, written) :]
