@@ -22,7 +22,7 @@ SCREEN = ("cli.py", "output.py", "options.py", "follow.py", "overview.py", "term
 # A login in this terminal has no result to put into JSON.
 WITHOUT_JSON = {"launch shell"}
 # What the laptop and the host do alike: bytes on their way, and the trees they leave and reach.
-BOTH_SIDES = ("frames", "states", "refused", "tree", "digest", "transfer", "target")
+BOTH_SIDES = ("frames", "states", "refused", "tree", "transfer", "target")
 POSIX_ONLY = {
     "fcntl", "pwd", "grp", "resource", "termios", "tty", "pty", "os.fork", "os.forkpty", "os.setsid", "os.killpg",
     "os.getuid", "os.geteuid", "os.getgid", "os.chown", "os.fchmod", "os.getpgid", "os.mkfifo", "os.sync", "os.uname",

@@ -11,6 +11,8 @@ from typing import Any, Dict, Iterable, Iterator, List
 
 LINE_LIMIT_BYTES = 64 * 1024
 CHUNK_BYTES = 1024 * 1024
+# What one read of a pipe or socket can give; more would only be allocated in vain.
+READ_BYTES = 128 * 1024
 
 
 class BrokenStream(Exception):
@@ -83,6 +85,17 @@ class Reader:
             self._at += len(piece)
             left -= len(piece)
             yield piece
+
+    def fill(self, view: memoryview) -> None:
+        """Put the next bytes into `view`, all of it."""
+        at = 0
+        while at < len(view):
+            if self._at == len(self._chunk):
+                self._more()
+            piece = memoryview(self._chunk)[self._at : self._at + len(view) - at]
+            view[at : at + len(piece)] = piece
+            at += len(piece)
+            self._at += len(piece)
 
     def exactly(self, size: int) -> bytes:
         """The next `size` bytes in one piece."""

@@ -257,7 +257,7 @@ def _say(chunk: bytes) -> None:
 
 def _chunks() -> Iterator[bytes]:
     while True:
-        chunk = os.read(0, frames.CHUNK_BYTES)
+        chunk = os.read(0, frames.READ_BYTES)
         if not chunk:
             return
         yield chunk

@@ -21,7 +21,7 @@ from typing import Any, Callable, Dict, Iterable, Iterator, List, NamedTuple, Op
 from .refused import Refused
 from .tree import FILE, FOLDER, LINK, STAGING, WINDOWS, Entry, native, text
 
-PART = ".part"
+OWN, PART = "own-", ".part"
 PART_KEPT_S = 7 * 24 * 3600
 # Whoever wrote to an unfinished file later than this may still be at it.
 IDLE_S = 10
@@ -61,9 +61,11 @@ class Target:
         self._new_links_only = new_links_only
         self._committed = committed
         self._staging = self.path(STAGING)
-        self._own = self._staging + self._slash + native(f"own-{secrets.token_hex(6)}")
+        self._own = self._staging + self._slash + native(f"{OWN}{secrets.token_hex(6)}")
         self._ready: List[Tuple[Any, Entry]] = []
         self._parents = {""}
+        # When each folder was last changed by somebody else.
+        self._times: Dict[str, int] = {}
         self._counter = 0
         self._begun = False
         self._alive: Optional[int] = None
@@ -118,9 +120,12 @@ class Target:
         return found
 
     def _folders(self) -> List[Any]:
-        """Everybody's folders for unfinished files."""
+        """Everybody's folders for unfinished files; none behind a link, where nothing is ours to remove."""
         try:
-            return [self._staging + self._slash + name for name in os.listdir(self._staging)]
+            if not stat.S_ISDIR(os.lstat(self._staging).st_mode):
+                return []
+            names = [name for name in os.listdir(self._staging) if text(name).startswith(OWN)]
+            return [self._staging + self._slash + name for name in names]
         except OSError:
             return []
 
@@ -240,12 +245,14 @@ class Target:
             try:
                 os.mkdir(self.path(one))
             except FileExistsError:
-                if not stat.S_ISDIR(os.lstat(self.path(one)).st_mode):
+                status = os.lstat(self.path(one))
+                if not stat.S_ISDIR(status.st_mode):
                     raise in_the_way(one) from None
+                self._times[one] = status.st_mtime_ns
             self._parents.add(one)
 
     def adopt(self, entry: Entry) -> None:
-        """Give a file or folder that is there the mode and, but for a folder's, the time of its entry."""
+        """Give a file or folder that is there the mode and time of its entry; a folder of somebody else keeps its time."""
         at = self.path(entry.path)
         self.folder(entry.path.rpartition("/")[0])
         status = os.lstat(at)
@@ -253,7 +260,8 @@ class Target:
             raise in_the_way(entry.path)
         if not WINDOWS and status.st_mode & 0o777 != entry.mode:
             os.chmod(at, entry.mode)
-        os.utime(at, ns=(entry.mtime_ns, entry.mtime_ns))
+        with contextlib.suppress(*(PermissionError,) if entry.kind == FOLDER else ()):
+            os.utime(at, ns=(entry.mtime_ns, entry.mtime_ns))
 
     def delete(self, paths: Iterable[str]) -> int:
         """Remove files, links and empty folders; how many went.  A folder that is not empty stays."""
@@ -264,6 +272,8 @@ class Target:
             try:
                 if stat.S_ISDIR(os.lstat(at).st_mode):
                     os.rmdir(at)
+                    self._parents.discard(path)
+                    self._times.pop(path, None)
                 else:
                     os.unlink(at)
                 count += 1
@@ -297,6 +307,10 @@ class Target:
             deleted = self.delete(plan["delete"])
         for entry in reversed(folders):
             self.adopt(entry)
+        # The others had the times that they should have, until something in them got or lost its name.
+        for path in self._times.keys() - {entry.path for entry in folders}:
+            with contextlib.suppress(PermissionError, FileNotFoundError):
+                os.utime(self.path(path), ns=(self._times[path], self._times[path]))
         return deleted
 
     def end(self) -> None:

@@ -17,10 +17,8 @@ import os
 import stat
 import time
 from hashlib import sha256
-from queue import SimpleQueue
 from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Sequence, Tuple, Union
 
-from .digest import Digest
 from .frames import CHUNK_BYTES, BrokenStream, Reader, message
 from .refused import Refused
 from .target import SPARE_BYTES, Target
@@ -29,9 +27,8 @@ from .tree import FILE, Entry, checked, look
 SMALL_BYTES = 128 * 1024
 BUNDLE_BYTES = 1024 * 1024
 BUNDLE_FILES = 512
-BUFFERS = 4
 # How much of a large file may wait to be written to the disk.
-WRITE_BACK_BYTES = 16 * 1024 * 1024
+WRITE_BACK_BYTES = 64 * 1024 * 1024
 # A file written to within one tick of the clock could be written to once more without a new time (git's racy rule).
 TICK_NS = 20_000_000
 _READ = (
@@ -144,14 +141,11 @@ class Sender:
 
     def _large(self, file: Outgoing, descriptor: int, state: Tuple[int, ...]) -> Iterator[bytes]:
         yield from self._bundled()
-        free: "SimpleQueue[memoryview]" = SimpleQueue()
-        for _ in range(BUFFERS):
-            free.put(memoryview(bytearray(min(CHUNK_BYTES, file.entry.size))))
-        with Digest(lambda piece: free.put(piece.obj)) as digest, open(descriptor, "rb", 0, closefd=False) as content:
+        digest, buffer = sha256(), memoryview(bytearray(min(CHUNK_BYTES, file.entry.size)))
+        with open(descriptor, "rb", 0, closefd=False) as content:
 
             def read(left: int) -> memoryview:
-                whole = memoryview(free.get())
-                piece = whole[: content.readinto(whole[: min(left, CHUNK_BYTES)])]
+                piece = buffer[: content.readinto(buffer[:left])]
                 digest.update(piece)
                 return piece
 
@@ -171,7 +165,7 @@ class Sender:
                 yield piece  # type: ignore[misc]
                 left -= len(piece)
                 self._passed(len(piece))
-            found = digest.hexdigest()
+        found = digest.hexdigest()
         if left or _state(os.fstat(descriptor)) != state or file.sha256 not in ("", found):
             yield message({"x": file.number, "why": _CHANGED})
             raise _Changed
@@ -319,14 +313,15 @@ class Receiver:
 
     def _content(self, reader: Reader, descriptor: int, entry: Entry, offset: int) -> Tuple[str, str]:
         """The sha256 that was announced, "" where the sender gave up, and that of what is there now."""
-        with Digest() as digest:
+        digest, buffer = sha256(), memoryview(bytearray(min(CHUNK_BYTES, entry.size)))
+        with open(descriptor, "r+b", 0, closefd=False) as file:
             left = offset
             while left:
-                chunk = os.read(descriptor, min(left, CHUNK_BYTES))
-                if not chunk:
+                piece = buffer[: file.readinto(buffer[:left])]
+                if not piece:
                     break
-                digest.update(chunk)
-                left -= len(chunk)
+                digest.update(piece)
+                left -= len(piece)
             os.ftruncate(descriptor, offset)
             size = offset
             while True:
@@ -336,12 +331,14 @@ class Receiver:
                 if "x" in fields:
                     return "", ""
                 count = fields.get("n")
-                if type(count) is not int or count < 0 or size + count > entry.size:
+                if type(count) is not int or not 0 <= count <= min(CHUNK_BYTES, entry.size - size):
                     raise BrokenStream("a file is not as long as announced")
-                for piece in reader.content(count):
-                    digest.update(piece)
-                    while piece:
-                        piece = piece[os.write(descriptor, piece) :]
+                # In one piece: every pause lets another thread have the interpreter, and has to get it back.
+                piece = buffer[:count]
+                reader.fill(piece)
+                digest.update(piece)
+                while piece:
+                    piece = piece[file.write(piece) :]
                 size += count
                 if size % WRITE_BACK_BYTES < count:
                     self._target.write_back(descriptor)

@@ -24,10 +24,13 @@ STAGING = ".launch-partial"
 
 FILE, FOLDER, LINK = "f", "d", "l"
 MAX_ENTRIES = 4_000_000
-ENTRIES_A_LINE = 1000
-LINE_LIMIT_BYTES = 64 * 1024 * 1024
+# A line is read whole, and hostile JSON takes some twenty times its size in memory; a name takes up to 24 KiB in it.
+ENTRIES_A_LINE = 100
+LINE_LIMIT_BYTES = 8 * 1024 * 1024
 BUCKET_ENTRIES = 32
 DIGEST_BYTES = 8
+PATH_CHARACTERS = 4096  # no system opens longer ones
+SHOWN_CHARACTERS = 200
 LATEST_NS = 253_402_300_799 * 10**9  # the end of the year 9999
 Native = Union[str, bytes]
 
@@ -92,7 +95,10 @@ def scan(root: str, *, rules: Any = None, folders: Optional[AbstractSet[str]] = 
                 if rules is not None and rules.skips(name, is_folder):
                     found.skipped.append(path)
                     continue
-                entry = look(path, item.stat(follow_symlinks=False), item.path)
+                try:
+                    entry = look(path, item.stat(follow_symlinks=False), item.path)
+                except FileNotFoundError:  # gone since it was listed
+                    continue
                 if entry is None:
                     found.special.append(path)
                     continue
@@ -129,7 +135,7 @@ def _traits(entry: Entry, mode_mask: int) -> str:
     if entry.kind == FILE:
         return f"f {entry.size} {entry.mtime_ns // 1000} {entry.mode & mode_mask}"
     if entry.kind == FOLDER:
-        return f"d {entry.mode & mode_mask}"
+        return f"d {entry.mtime_ns // 1000} {entry.mode & mode_mask}"
     return f"l {entry.link}"
 
 
@@ -241,41 +247,62 @@ def problems(entries: Sequence[Entry], *, windows: bool = WINDOWS) -> List[str]:
     for entry in entries:
         path = entry.path
         if complaint := _bad_name(path, windows):
-            found.append(f"{path!r}: {complaint}")
+            found.append(f"{path[:SHOWN_CHARACTERS]!r}: {complaint}")
+            continue
         if path in kinds:
             found.append(f"{path!r}: named twice")
         kinds[path] = entry.kind
         if entry.kind == LINK and leads_out(path, entry.link):
-            found.append(f"{path!r}: a link that leads outside, to {entry.link!r}")
+            found.append(f"{path!r}: a link that leads outside, to {entry.link[:SHOWN_CHARACTERS]!r}")
         if entry.kind == LINK and windows:
             found.append(f"{path!r}: a symbolic link, which Windows makes only for administrators")
+    folders = {""}
     for path in kinds:
-        parent = path.rpartition("/")[0]
-        if parent and kinds.get(parent, FOLDER) != FOLDER:
+        above, parent = [], path.rpartition("/")[0]
+        while parent not in folders and kinds.get(parent, FOLDER) == FOLDER:
+            above.append(parent)
+            parent = parent.rpartition("/")[0]
+        if parent in folders:
+            folders.update(above)
+        else:
             found.append(f"{path!r}: lies below {parent!r}, which is not a folder")
     return found
 
 
 def collisions(entries: Sequence[Entry]) -> List[str]:
-    """Names that are one name where upper and lower case are not told apart."""
+    """Names that are one name where upper and lower case, or one accent and the other, are not told apart."""
+    from unicodedata import normalize
+
     seen: Dict[str, str] = {}
     found = []
     for entry in entries:
-        other = seen.setdefault(entry.path.casefold(), entry.path)
+        other = seen.setdefault(normalize("NFC", entry.path).casefold(), entry.path)
         if other != entry.path:
             found.append(f"{other!r} and {entry.path!r}")
     return found
 
 
 def _bad_name(path: str, windows: bool) -> str:
+    if len(path) > PATH_CHARACTERS:
+        return "too long"
     parts = path.split("/")
     if path.startswith("/") or any(part in ("", ".", "..") for part in parts) or "\0" in path:
         return "leads outside"
     if parts[0] == STAGING:
         return "is a name of ours"
+    if not _is_spelled_once(path):
+        return "not a file name"
     if windows:
         return next((complaint for part in parts if (complaint := not_on_windows(part))), "")
     return ""
+
+
+def _is_spelled_once(path: str) -> bool:
+    """Whether a path is the text that `text` makes of its bytes: another text for them would be the same file."""
+    try:
+        return path.encode("utf-8", "surrogateescape").decode("utf-8", "surrogateescape") == path
+    except UnicodeEncodeError:
+        return False
 
 
 _RESERVED = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|com[1-9¹²³]|lpt[1-9¹²³])\s*(\..*)?\Z", re.IGNORECASE)
@@ -300,6 +327,8 @@ def leads_out(path: str, link: str) -> bool:
     Upward steps count only at its beginning: after another link they go up from wherever that one leads.
     """
     if not link or "\0" in link or link.startswith("/") or (WINDOWS and ":" in link):
+        return True
+    if len(link) > PATH_CHARACTERS or not _is_spelled_once(link):  # nobody can say where that leads
         return True
     parts = [part for part in link.split("/") if part not in ("", ".")]
     up = 0

@@ -196,9 +196,14 @@ def _transport(sock: Any, key_types: Sequence[str], **options: Any) -> paramiko.
     """A transport that is fast, and never re-keys: paramiko loses channels that close during an exchange."""
     import paramiko
 
+    from remote.ssh.packets import Packets
+
     transport = paramiko.Transport(
         sock, default_window_size=WINDOW_BYTES, default_max_packet_size=PACKET_BYTES, **options
     )
+    private: Any = transport
+    private.packetizer.__class__ = Packets
+    private.packetizer.channels = private._channels
     transport.packetizer.REKEY_BYTES = 2**36
     transport.packetizer.REKEY_PACKETS = 2**31
     security = transport.get_security_options()

@@ -7,7 +7,7 @@ import random
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from remote import command, failure
 from remote.errors import AuthenticationFailed, CannotExecute, TimedOut, Unreachable
@@ -107,7 +107,12 @@ class SshHost(Host):
 
     def open_session(self) -> paramiko.Channel:
         """A new session on the one connection.  The caller closes it."""
-        return self._opened("session", None)
+        from remote.ssh.packets import Pieces
+
+        channel = self._opened("session", None)
+        buffered: Any = channel
+        buffered.in_buffer = Pieces()  # nothing comes before something is asked for
+        return channel
 
     def open_stream(self, host: str, port: int) -> paramiko.Channel:
         """A stream to `host:port` as seen from the machine.  The caller closes it."""
