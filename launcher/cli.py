@@ -73,15 +73,24 @@ for _module in (
 
 def main(argv: list[str] | None = None) -> None:
     """The `launch` command."""
-    _run(launch, sys.argv[1:] if argv is None else argv)
+    _leave(_run(launch, sys.argv[1:] if argv is None else argv), at_once=argv is None)
 
 
 def evaluate_main(argv: list[str] | None = None) -> None:
     """The `evaluate` command: `launch evaluate` under a name of its own."""
-    _run(evaluate.command, sys.argv[1:] if argv is None else argv)
+    _leave(_run(evaluate.command, sys.argv[1:] if argv is None else argv), at_once=argv is None)
 
 
-def _run(command: click.Command, argv: list[str]) -> None:
+def _leave(status: int, *, at_once: bool) -> None:
+    """End the process; `at_once` without tearing down every module first, which takes longer than some commands."""
+    if not at_once:
+        sys.exit(status)
+    with contextlib.suppress(OSError):
+        sys.stderr.flush()
+    os._exit(status)
+
+
+def _run(command: click.Command, argv: list[str]) -> int:
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:  # closed by whoever started us
             setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115 (for as long as we live)
@@ -112,7 +121,7 @@ def _run(command: click.Command, argv: list[str]) -> None:
     finally:
         with contextlib.suppress(KeyboardInterrupt):  # whoever is in such a hurry gets the prompt back
             app.close()
-    sys.exit(_last_words(status if isinstance(status, int) else 0))
+    return _last_words(status if isinstance(status, int) else 0)
 
 
 def _last_words(status: int) -> int:

@@ -72,19 +72,21 @@ class Synced:
             "deleted": one.deleted,
             "skipped": one.skipped,
             "special": one.special,
+            "collisions": one.collisions,
             "failed": one.failed,
         }
 
     def in_words(self, *, verbose: bool) -> str:
         """What was done; with `verbose` every path."""
         one = self.outcome
+        rules = one.rules or "ignore files below"
         would = "would be " if self.dry_run else ""
         lines = []
         if verbose or self.dry_run:
             shown = [(path, "send") for path in one.sent] + [(path, "copy there") for path in one.copied]
             shown += [(path, "link") for path in one.linked] + [(path, "mode, time") for path in one.adopted]
             shown += [(path, "delete") for path in one.deleted]
-            shown += [(path, f"left out ({one.rules})") for path in one.skipped] if verbose else []
+            shown += [(path, f"left out ({rules})") for path in one.skipped] if verbose else []
             limit = len(shown) if verbose else SHOWN
             lines += [f"{what:<10} {_name(path)}" for path, what in shown[:limit]]
             if len(shown) > limit:
@@ -98,7 +100,7 @@ class Synced:
         if one.resumed_bytes:
             lines.append(f"{one.resumed_bytes / 1e6:.1f} MB had arrived before")
         if one.skipped:
-            lines.append(f"{len(one.skipped):,} left out by {one.rules}" + ("" if verbose else " (-v lists them)"))
+            lines.append(f"{len(one.skipped):,} left out by {rules}" + ("" if verbose else " (-v lists them)"))
         if one.special:
             lines.append(f"{len(one.special):,} left out, neither files, folders nor links: {_name(one.special[0])}")
         if one.collisions:
@@ -127,7 +129,7 @@ def sync_paths(
     outcome = going_on(lambda: work(agent, asked, options, hashes, moved), moved, observer)
     synced = Synced(asked, outcome, dry_run)
     if outcome.failed:
-        shown = "\n".join(f"  {_name(path)}: {clean(why)}" for path, why in list(outcome.failed.items())[:SHOWN])
+        shown = "\n".join(f"  {_name(path)}: {_name(why)}" for path, why in list(outcome.failed.items())[:SHOWN])
         raise LaunchError(
             f"{len(outcome.failed)} files did not go; all others did:\n{shown}", hint="run the same command again"
         )
@@ -166,18 +168,18 @@ def _push(agent: Any, asked: Route, options: sync.Options, hashes: Any, moved: M
     from remote import sync
     from remote.ignore import Ignore
 
-    source = Path(asked.local).expanduser()
+    source = _expanded(asked.local)
     if not source.exists():
-        raise LaunchError(f"{asked.local}: no such file or folder", code="usage")
+        raise LaunchError(f"{asked.local}: no such file or folder", hint="launch sync --help", code="usage")
     path = asked.path or "."
     if not source.is_dir():
         if options.delete:
-            raise LaunchError("--delete is for folders", code="usage")
+            raise LaunchError("--delete is for folders", hint="leave it out", code="usage")
         return sync.push(
             agent, source.resolve(), path, leaf=source.name, options=options, hashes=hashes, observer=moved
         )
     if not _slashed(asked.local):
-        path = f"{path.rstrip('/')}/{source.resolve().name}" if path != "/" else f"/{source.resolve().name}"
+        path = f"{path.rstrip('/')}/{Path(os.path.abspath(source)).name}"
     return sync.push(
         agent, source, path, rules=Ignore.at(source), options=options, hashes=hashes, observer=moved
     )  # fmt: skip
@@ -187,12 +189,14 @@ def _pull(agent: Any, asked: Route, options: sync.Options, hashes: Any, moved: M
     from remote import sync
     from remote.ignore import Ignore
 
-    path, local = asked.path or ".", Path(asked.local).expanduser()
-    target = local if _slashed(path) else local / path.rsplit("/", 1)[-1]
-    # A file goes into the folder that is named, or gets the name.
-    into = (local, "") if local.is_dir() or _slashed(asked.local) else (local.parent, local.name)
+    path, local = asked.path or ".", _expanded(asked.local)
+    whole, name = _slashed(path) or path == "~", path.rsplit("/", 1)[-1]
+    target = local if whole else local / name
+    # A file goes into the folder that is named, or gets the name; never one of the host's choice.
+    into = (local, name) if local.is_dir() or _slashed(asked.local) else (local.parent, local.name)
     return sync.pull(
-        agent, path, target, file_at=into, rules=Ignore.at(target) if options.delete and target.is_dir() else None,
+        agent, path, target, file_at=None if whole else into,
+        rules=Ignore.at(target) if options.delete and target.is_dir() else None,
         options=options, hashes=hashes, observer=moved,
     )  # fmt: skip
 
@@ -202,5 +206,14 @@ def _slashed(path: str) -> bool:
     return path.endswith("/") or (os.name == "nt" and path.endswith("\\")) or path.rsplit("/", 1)[-1] in (".", "..")
 
 
+def _expanded(path: str) -> Path:
+    return Path(os.path.expanduser(path))
+
+
 def _name(path: str) -> str:
-    return clean(path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")).replace("\n", "\\n")
+    """On one line, and with \\xff for what is no text; a host may have made it up."""
+    try:
+        shown = path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    except UnicodeEncodeError:
+        shown = path.encode("utf-8", "backslashreplace").decode("utf-8")
+    return clean(shown).replace("\n", "\\n")

@@ -87,16 +87,28 @@ printf '\n@launch %s found\n%s\n%s\n%s\n%s\n%s\n' "$n" "$q" "$w" "$r" "$name" "$
 """
 
 # Takes our program in from stdin, whole or not at all: a connection that is cut looks like the end of the input.
+# It is kept with its bytecode beside the text, which another version of Python passes over: every verb starts anew.
 INSTALL = """
-import hashlib, os, sys, tempfile
+import hashlib, io, os, py_compile, sys, tempfile, zipfile
 target, content = sys.argv[1], sys.stdin.buffer.read()
 if hashlib.sha256(content).hexdigest()[:16] not in os.path.basename(target):
     sys.exit("our program did not arrive whole")
 os.makedirs(os.path.dirname(target), exist_ok=True)
-descriptor, temporary = tempfile.mkstemp(prefix=".part-", dir=os.path.dirname(target))
-with os.fdopen(descriptor, "wb") as file:
-    file.write(content)
-os.replace(temporary, target)
+descriptor, new = tempfile.mkstemp(prefix=".part-", dir=os.path.dirname(target))
+try:
+    with os.fdopen(descriptor, "wb") as file, zipfile.ZipFile(file, "w") as kept:
+        came = zipfile.ZipFile(io.BytesIO(content))
+        for name in came.namelist():
+            kept.writestr(name, came.read(name))
+            with open(new + ".py", "wb") as source:
+                source.write(came.read(name))
+            mode = py_compile.PycInvalidationMode.UNCHECKED_HASH
+            kept.write(py_compile.compile(new + ".py", new + ".pyc", name, True, invalidation_mode=mode), name + "c")
+    os.replace(new, target)
+finally:
+    for leftover in (new, new + ".py", new + ".pyc"):
+        if os.path.exists(leftover):
+            os.unlink(leftover)
 """
 
 
@@ -428,15 +440,14 @@ def lost(host: Host, error: Exception) -> Unreachable:
 def program() -> bytes:
     """`remote/onhost` as one zip file that Python runs; the same sources give the same bytes."""
     buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr(
-            zipfile.ZipInfo("__main__.py"), "import sys\nfrom onhost.program import main\nsys.exit(main(sys.argv))\n"
-        )
+    with zipfile.ZipFile(buffer, "w") as archive:
+        start = "import sys\nfrom onhost.program import main\nsys.exit(main(sys.argv))\n"
+        archive.writestr(zipfile.ZipInfo("__main__.py"), start, zipfile.ZIP_DEFLATED)
         for source in sorted(resources.files("remote.onhost").iterdir(), key=lambda source: source.name):
             if source.name.endswith(".py"):
                 # Text read and written with LF, whatever the laptop's checkout made of the line ends.
                 text = source.read_text("utf-8").replace("\r\n", "\n")
-                archive.writestr(zipfile.ZipInfo(f"onhost/{source.name}"), text)
+                archive.writestr(zipfile.ZipInfo(f"onhost/{source.name}"), text, zipfile.ZIP_DEFLATED)
     return buffer.getvalue()
 
 

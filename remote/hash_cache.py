@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,35 +30,17 @@ class HashCache:
         with open(path, "rb") as file:
             state, racy = _state(os.fstat(file.fileno()))
             key = os.fsencode(os.path.abspath(path))
-            if not racy and (known := self._known(key, state)):
+            if not racy and (known := self._ask(_known, key, state)):
                 return known
             digest = hashlib.file_digest(file, "sha256").hexdigest()
             if not racy and _state(os.fstat(file.fileno())) == (state, False):
-                self._remember(key, state, digest)
+                self._ask(_remember, key, state, digest)
         return digest
 
-    def _known(self, key: bytes, state: str) -> str:
-        with self._database() as database:
-            if database is not None:
-                row = database.execute(
-                    "SELECT sha256 FROM hashes WHERE path = ? AND state = ?", (key, state)
-                ).fetchone()
-                return str(row[0]) if row else ""
-        return ""
-
-    def _remember(self, key: bytes, state: str, digest: str) -> None:
-        with self._database() as database:
-            if database is not None:
-                database.execute("INSERT OR REPLACE INTO hashes VALUES (?, ?, ?)", (key, state, digest))
-                if database.execute("SELECT max(rowid) FROM hashes").fetchone()[0] > MOST_ROWS:
-                    database.execute("DELETE FROM hashes")
-
-    @contextlib.contextmanager
-    def _database(self) -> Iterator[sqlite3.Connection | None]:
-        """None where there is no cache, or it can't be used: a cache never stops anybody."""
+    def _ask(self, question: Callable[..., str], *arguments: Any) -> str:
+        """The answer of the database, "" where there is none or it can't be used: a cache never stops anybody."""
         if self._file is None:
-            yield None
-            return
+            return ""
         import sqlite3
 
         try:
@@ -66,9 +48,21 @@ class HashCache:
             with contextlib.closing(sqlite3.connect(self._file, timeout=2)) as database, database:
                 database.execute("PRAGMA synchronous = OFF")
                 database.execute(SCHEMA)
-                yield database
+                return question(database, *arguments)
         except (OSError, sqlite3.Error):
-            yield None
+            return ""
+
+
+def _known(database: sqlite3.Connection, key: bytes, state: str) -> str:
+    row = database.execute("SELECT sha256 FROM hashes WHERE path = ? AND state = ?", (key, state)).fetchone()
+    return str(row[0]) if row else ""
+
+
+def _remember(database: sqlite3.Connection, key: bytes, state: str, digest: str) -> str:
+    database.execute("INSERT OR REPLACE INTO hashes VALUES (?, ?, ?)", (key, state, digest))
+    if database.execute("SELECT max(rowid) FROM hashes").fetchone()[0] > MOST_ROWS:
+        database.execute("DELETE FROM hashes")
+    return digest
 
 
 def _state(status: os.stat_result) -> tuple[str, bool]:

@@ -54,7 +54,7 @@ def push(agent: Agent, files: Sequence[LocalFile], *, observer: Observer = nobod
             raise BadReply(f"{agent.host.name}: the list of missing files has the wrong shape")
         # The host is not believed further than asked: it can only choose among what was offered.
         numbers = [number for number in range(len(listed)) if number in set(missing)]
-        found = Differences(entries, dict.fromkeys(numbers, 0))
+        found = Differences(entries, files=dict.fromkeys(numbers, 0))
         found.resume(reply["parts"], part_key)
         if not numbers:
             return Sent(0, 0, len(listed))

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,7 +24,7 @@ from remote.onhost import tree
 from remote.onhost.frames import BrokenStream, EndedEarly, message
 from remote.onhost.refused import Refused
 from remote.onhost.target import SPARE_BYTES, Target, part_key
-from remote.onhost.transfer import Outgoing, Receiver, Sender
+from remote.onhost.transfer import Receiver, Sender, outgoing
 from remote.onhost.tree import FILE, FOLDER, LINK, Buckets, Entry
 
 HASHING_TIMEOUT_S = 3600
@@ -34,6 +35,9 @@ MODES_DOWN = 0o755
 # More than this in a target is not looked through, only what the host names.
 LOCAL_LIMIT = 120_000
 SHOWN = 20
+# How long an answer about contents gets; a longer line than 8 MiB is not read.
+ANSWER_BYTES = 2 * 1024 * 1024
+DIGEST_CHARACTERS = 70
 # Asking whether the host has a content costs a turn; sending this much takes about as long.
 WORTH_ASKING_BYTES = 1024 * 1024
 
@@ -139,9 +143,9 @@ def push(
             entries, at = [entries[0]._replace(path=name)], lambda path: tree.native(str(source))
         found = compare(entries, there, differ, mode_mask=mask, checksum=options.checksum)
         _refuse_conflicts(f"on {agent.host.name}", found, options)
-        _ask(talk, found, lambda path: hashes.sha256(at(path)), _sizes(more))
+        _ask(talk, found, lambda path: _content(hashes, at(path)), _sizes(more))
         found.resume(_parts(more), part_key)
-        delete = _deletions(found, entries, there, rules, options)
+        delete = _deletions(found, entries, rules, options)
         _check_room(agent.host.name, found, opening.get("free"), opening.get("inodes"))
         if not options.dry_run and (found.entries or delete):
             plan = found.plan(delete, first=bool(found.conflicts))
@@ -165,9 +169,9 @@ def pull(
 ) -> Outcome:
     """Make the folder `target` like the folder `path` on the host, or only the `names` in it.
 
-    If `path` turns out to be a file, it comes to `file_at`: a folder, and its name there (its own where that is empty).
-    `rules` protect what they cover from deletion.  The host is not trusted: no
-    name leads out of `target`, no link is replaced or written through.  Raises RemoteError, and OSError for the disk.
+    If `path` turns out to be a file, it comes to `file_at`: a folder, and its name there, which the host has no say in.
+    `rules` protect what they cover from deletion.  The host is not trusted: no name leads out of `target`, no link is
+    replaced or written through.  Raises RemoteError, and OSError for the disk.
     """
     with _scanning(target, "", None, limit=tree.MAX_ENTRIES if options.delete else LOCAL_LIMIT) as scanning:
         agent.host.connect()
@@ -181,30 +185,34 @@ def pull(
     with _talking(agent, request) as talk:
         opening, entries, differ = _opening(talk, request)
         talk.message()
+        if len(differ.of(entries)) != len(entries):
+            raise BrokenStream("the listing names what does not differ")
         entries = [entry._replace(mode=_modest(entry)) for entry in entries]
         outcome = Outcome(root=str(opening.get("root")), special=_texts(opening.get("special")))
-        outcome.total = _count(opening.get("entries"))
+        outcome.total = _count(opening.get("total"))
         is_file = opening.get("kind") == FILE and file_at is not None
         _check_entries(agent.host.name, entries, names, is_file)
-        outcome.collisions = tree.collisions(entries)
+        alike = differ.outside(here or ())
+        outcome.collisions = tree.collisions([*alike, *entries])
         listed = entries
         if is_file and file_at is not None:
             target, leaf = file_at
-            listed, here = [entries[0]._replace(path=leaf or entries[0].path)], None
+            listed, here, differ = [entries[0]._replace(path=leaf)], None, Buckets(1)
             if tree.problems(listed):
                 raise RemoteError(f"{leaf!r} can't be the name of a file here", hint="name another target")
+        elif target.exists() and not target.is_dir():
+            raise RemoteError(f"{target} is not a folder", hint="name another target")
         into = Target(str(target), new_links_only=True)
         found = compare(listed, _there(here, into, listed), differ, mode_mask=mask, checksum=options.checksum,
                         links_stay=True)  # fmt: skip
         _refuse_conflicts("here", found, options)
         _hash_here(talk, found, into, hashes, {new.path: old.path for new, old in zip(listed, entries, strict=True)})
         found.resume(into.parts(), part_key)
-        delete = [] if is_file else _deletions(found, listed, here or [], rules, options)
+        delete = [] if is_file else _deletions(found, [*alike, *listed], rules, options)
         room = into.room()
         _check_room("this machine", found, room.size_bytes, room.inodes)
         if not options.dry_run and (found.entries or delete):
-            places = {entry.path: number for number, entry in enumerate(listed)}
-            _receive(talk, found, into, places, outcome, observer, delete)
+            _receive(talk, found, into, listed, outcome, observer, delete)
         _conclude(outcome, found, delete)
     return outcome
 
@@ -349,43 +357,69 @@ def _refuse_conflicts(where: str, found: Differences, options: Options) -> None:
 
 def _ask(talk: Conversation, found: Differences, ours: Callable[[str], str], sizes: set[int]) -> None:
     """Find out which contents the host has, where that is likely and worth the turn."""
-    candidates = [index for index in found.files if found.entries[index].size in sizes]
-    have = {index: ours(found.entries[index].path) for index in candidates}
-    paths = {found.entries[index].path for index in found.alike}
-    paths |= {path for sources in found.elsewhere.values() for path in sources}
+    have = {index: ours(found.entries[index].path) for index in found.files if found.entries[index].size in sizes}
+    paths = found.candidates
     if not paths and not have:
         return
-    talk.send([message({"hash": sorted(paths), "have": sorted(set(have.values()))})])
-    mine = {index: ours(found.entries[index].path) for index in (*found.alike, *found.elsewhere)} | have
-    reply = talk.message()
-    theirs, stored = reply.get("hash"), reply.get("have")
-    found.note_contents(
-        lambda index: mine.get(index, ""),
-        theirs if isinstance(theirs, dict) else {},
-        stored if isinstance(stored, list) else [],
-    )
+    answers = _question(talk, paths, {content for content in have.values() if content})
+    mine = {index: ours(found.entries[index].path) for index in found.doubtful} | have
+    theirs, stored = answers()
+    found.note_contents(lambda index: mine.get(index, ""), theirs, stored)
 
 
 def _hash_here(talk: Conversation, found: Differences, into: Target, hashes: HashCache, names: dict[str, str]) -> None:
     """Find out which of the contents asked for lie here already."""
-    here = {found.entries[index].path for index in found.alike}
-    here |= {path for sources in found.elsewhere.values() for path in sources}
+    here = found.candidates
     if not here:
         return
-    asked = {index: names[found.entries[index].path] for index in (*found.alike, *found.elsewhere)}
-    talk.send([message({"hash": sorted(asked.values()), "have": []})])
-    mine = {}
-    for path in here:
-        with contextlib.suppress(OSError):
-            mine[path] = hashes.sha256(into.path(path))
-    said = talk.message().get("hash")
-    theirs = said if isinstance(said, dict) else {}
-    found.note_contents(lambda index: str(theirs.get(asked.get(index, ""), "")), mine, ())
+    asked = {index: names[found.entries[index].path] for index in found.doubtful}
+    answers = _question(talk, asked.values(), ())
+    mine = {path: content for path in here if (content := _content(hashes, into.path(path)))}
+    theirs, _ = answers()
+    found.note_contents(lambda index: theirs.get(asked.get(index, ""), ""), mine, ())
 
 
-def _deletions(
-    found: Differences, source: Sequence[Entry], there: Sequence[Entry], rules: Any, options: Options
-) -> list[str]:
+def _content(hashes: HashCache, at: Any) -> str:
+    """The sha256 of a file here, "" where it can't be read."""
+    try:
+        return hashes.sha256(at)
+    except OSError:
+        return ""
+
+
+def _question(
+    talk: Conversation, paths: Iterable[str], contents: Iterable[str]
+) -> Callable[[], tuple[dict[str, str], list[str]]]:
+    """Ask for the sha256 of files there, and which contents lie in the store; what is returned waits for the answers.
+
+    As many messages as keep every answer short enough to be read.
+    """
+    questions: list[list[str]] = [[]]
+    size = 0
+    for path in sorted(paths):
+        size += len(json.dumps(path)) + DIGEST_CHARACTERS
+        if size > ANSWER_BYTES:
+            questions.append([])
+            size = 0
+        questions[-1].append(path)
+    have = sorted(contents)
+    talk.send([message({"hash": part, "have": have if not number else []}) for number, part in enumerate(questions)])
+
+    def answers() -> tuple[dict[str, str], list[str]]:
+        theirs: dict[str, str] = {}
+        stored: list[str] = []
+        for _ in questions:
+            reply = talk.message()
+            said, kept = reply.get("hash"), reply.get("have")
+            if isinstance(said, dict):
+                theirs.update((path, content) for path, content in said.items() if isinstance(content, str))
+            stored += [one for one in kept if isinstance(one, str)] if isinstance(kept, list) else []
+        return theirs, stored
+
+    return answers
+
+
+def _deletions(found: Differences, source: Sequence[Entry], rules: Any, options: Options) -> list[str]:
     if not options.delete:
         return []
     gone = to_delete(found, rules.skips_path if rules is not None else lambda path, is_folder: False)
@@ -422,10 +456,9 @@ def _send(
     talk: Conversation, found: Differences, at: Callable[[str], Any], outcome: Outcome, observer: Observer
 ) -> None:
     meter, wanted, again = Meter(found, observer), found.files, False
+    given_up: dict[int, str] = {}
     while True:
-        files = [Outgoing(index, found.entries[index], at(found.entries[index].path), offset)
-                 for index, offset in wanted.items()]  # fmt: skip
-        sender = Sender(files, meter)
+        sender = Sender(outgoing(found.entries, wanted, at), meter)
         talk.send(sender.chunks())
         reply = talk.message()
         bad = reply.get("bad")
@@ -433,42 +466,48 @@ def _send(
             break
         if again:
             raise BadReply(f"{talk.host.name}: what arrives there is not what was sent")
+        given_up |= sender.failed
         # What was there unfinished was of another content: once more, from the beginning.
-        again, wanted = True, {index: 0 for index in bad if index in wanted}
+        again, wanted = True, dict.fromkeys(wanted.keys() & {index for index in bad if type(index) is int}, 0)
         talk.send([message({"again": list(wanted)})])
     done = reply.get("done")
-    if not isinstance(done, dict) or not isinstance(done.get("failed"), list):
+    if not isinstance(done, dict):
         raise BrokenStream("the reply has the wrong shape")
-    outcome.failed = {found.entries[index].path: why for index, why in sender.failed.items()}
-    for index, why in done["failed"]:
-        outcome.failed.setdefault(found.entries[index].path, str(why))
+    for index, why in (_failed(done.get("failed")) | given_up | sender.failed).items():
+        if index in found.files:
+            outcome.failed[found.entries[index].path] = why
     outcome.sent_bytes = meter.done
+
+
+def _failed(rows: Any) -> dict[int, str]:
+    try:
+        return {index: str(why) for index, why in rows}
+    except (TypeError, ValueError) as error:
+        raise BrokenStream("the reply has the wrong shape") from error
 
 
 def _receive(
     talk: Conversation,
     found: Differences,
     into: Target,
-    places: dict[str, int],
+    listed: list[Entry],
     outcome: Outcome,
     observer: Observer,
     delete: Sequence[str],
 ) -> None:
-    meter, wanted, again = Meter(found, observer), found.files, False
+    meter, again = Meter(found, observer), False
     into.begin()
-    # The host's numbers are places in its own listing.
-    theirs = {places[entry.path]: index for index, entry in enumerate(found.entries)}
-    entries = {number: found.entries[index] for number, index in theirs.items()}
+    # The host's numbers are places in its own listing, all of which lies in buckets that differ.
+    wanted = {found.places[index]: offset for index, offset in found.files.items()}
     try:
         while wanted:
-            asked = {places[found.entries[index].path]: offset for index, offset in wanted.items()}
-            talk.send([message({"want": sorted(asked.items())})])
-            receiver = Receiver(into, entries, asked, expected={}, passed=meter)
+            talk.send([message({"want": list(wanted.items())})])
+            receiver = Receiver(into, listed, wanted, expected={}, passed=meter)
             receiver.take(talk.reader)
-            outcome.failed |= {entries[number].path: why for number, why in receiver.failed.items()}
+            outcome.failed |= {listed[number].path: why for number, why in receiver.failed.items()}
             if receiver.bad and again:
                 raise BadReply(f"{talk.host.name}: what arrives is not what was sent")
-            again, wanted = True, {theirs[number]: 0 for number in receiver.bad}
+            again, wanted = True, dict.fromkeys(receiver.bad, 0)
         into.complete(found.entries, found.plan(delete, first=bool(found.conflicts)), _no_store)
     finally:
         into.end()

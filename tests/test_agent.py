@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shlex
 import sys
 import time
 import tracemalloc
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -31,11 +33,24 @@ def there(tmp_path):
         yield host
 
 
+def text_and_bytecode(path):
+    """The files of our program at `path`, each of them there as bytecode, too."""
+    with zipfile.ZipFile(path) as kept:
+        names = {name for name in kept.namelist() if name.endswith(".py")}
+        assert {f"{name}c" for name in names} | names == set(kept.namelist())
+        return {name: kept.read(name) for name in names}
+
+
+def sent():
+    with zipfile.ZipFile(io.BytesIO(program())) as archive:
+        return {name: archive.read(name) for name in archive.namelist()}
+
+
 def test_finds_a_place_and_brings_the_program_once(there, tmp_path):
     agent = Agent(there)
     assert agent.workspace == str(tmp_path / "home" / ".cache" / "launch")
     installed = tmp_path / "home" / ".cache" / "launch" / "onhost" / program_name()
-    assert installed.read_bytes() == program()
+    assert text_and_bytecode(installed) == sent()
     before = installed.stat()
     again = Agent(there)
     assert again.call("states", {"run_ids": []}) == {"runs": []}
@@ -80,7 +95,7 @@ def test_this_machine_needs_no_looking(tmp_path):
     agent = Agent(LocalHost(), workspace=str(tmp_path / "work"))
     assert agent.place.python == sys.executable
     assert agent.call("states", {"run_ids": []}) == {"runs": []}
-    assert (tmp_path / "work" / "onhost" / program_name()).read_bytes() == program()
+    assert text_and_bytecode(tmp_path / "work" / "onhost" / program_name()) == sent()
 
 
 def bare_host(folder, *, path, **env):

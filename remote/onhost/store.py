@@ -79,7 +79,7 @@ class Store:
             target.commit()
         finally:
             target.end()
-        say(message({"done": sorted(receiver.digests), "failed": list(receiver.failed.items())}))
+        say(message({"done": sorted(wanted.keys() - receiver.failed.keys() - set(receiver.bad))}))
 
     def _note(self, entry: Entry, at: Any) -> None:
         _write(self.path(entry.path) + ".stat", _record(self.path(entry.path)).encode("ascii"))

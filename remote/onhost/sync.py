@@ -82,9 +82,7 @@ class _Place:
         self.entries: List[Entry] = []
         self.wanted: Dict[int, int] = {}
         self.plan: Dict[str, Any] = {}
-        self.digests: Dict[int, str] = {}
         self.failed: Dict[int, str] = {}
-        self.committed = 0
         self.special: List[str] = []
 
     def opening(self, request: Dict[str, Any]) -> Iterator[bytes]:
@@ -95,7 +93,8 @@ class _Place:
         self.entries = differ.of(found.entries)
         room = self.target.room()
         yield message({
-            "root": self.root, "leaf": self.leaf, "kind": self.kind, "entries": len(found.entries),
+            "root": self.root, "leaf": self.leaf, "kind": self.kind,
+            "total": sum(entry.kind != FOLDER for entry in found.entries),
             "free": room.size_bytes, "inodes": room.inodes, "special": found.special[:100],
             "differ": None if differ.numbers is None else sorted(differ.numbers),
         })  # fmt: skip
@@ -131,7 +130,7 @@ class _Place:
         """
         self.plan, self.entries = plan, entries
         self.wanted = dict(plan["files"])
-        self.digests, self.failed, self.committed = {}, {}, 0
+        self.failed = {}
         self.target.begin()
 
     def taken(self, reader: Reader) -> bytes:
@@ -142,10 +141,11 @@ class _Place:
         except BaseException:
             self.target.end()
             raise
-        self.digests.update(receiver.digests)
-        if receiver.bad:
-            return message({"bad": receiver.bad})
         self.failed.update(receiver.failed)
+        if receiver.bad:
+            for index in receiver.bad:
+                self.failed.pop(index, None)
+            return message({"bad": receiver.bad})
         try:
             self.target.complete(self.entries, self.plan, self._stored())
         finally:
@@ -158,7 +158,7 @@ class _Place:
 
     def sent(self, wanted: List[Tuple[int, int]]) -> Iterator[bytes]:
         """The stream of the files asked for."""
-        return Sender(outgoing(self.entries, dict(wanted), self.target)).chunks()
+        return Sender(outgoing(self.entries, dict(wanted), self.target.path)).chunks()
 
 
 def _kind(path: bytes) -> str:

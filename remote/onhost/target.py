@@ -16,7 +16,7 @@ import sys
 import time
 from functools import lru_cache
 from hashlib import blake2b
-from typing import Any, Callable, Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Set, Tuple
 
 from .refused import Refused
 from .tree import FILE, FOLDER, LINK, STAGING, WINDOWS, Entry, native, text
@@ -64,6 +64,7 @@ class Target:
         self._own = self._staging + self._slash + native(f"{OWN}{secrets.token_hex(6)}")
         self._ready: List[Tuple[Any, Entry]] = []
         self._parents = {""}
+        self._made: Set[str] = set()
         # When each folder was last changed by somebody else.
         self._times: Dict[str, int] = {}
         self._counter = 0
@@ -223,7 +224,10 @@ class Target:
         return len(ready)
 
     def _check_free(self, entry: Entry) -> None:
-        self.folder(entry.path.rpartition("/")[0])
+        parent = entry.path.rpartition("/")[0]
+        self.folder(parent)
+        if parent in self._made:
+            return  # by us, a moment ago
         try:
             kind = stat.S_IFMT(os.lstat(self.path(entry.path)).st_mode)
         except FileNotFoundError:
@@ -244,6 +248,7 @@ class Target:
         for one in reversed(missing):
             try:
                 os.mkdir(self.path(one))
+                self._made.add(one)
             except FileExistsError:
                 status = os.lstat(self.path(one))
                 if not stat.S_ISDIR(status.st_mode):
@@ -252,7 +257,7 @@ class Target:
             self._parents.add(one)
 
     def adopt(self, entry: Entry) -> None:
-        """Give a file or folder that is there the mode and time of its entry; a folder of somebody else keeps its time."""
+        """Give a file or folder that is there the mode and time of its entry; somebody else's folder keeps its time."""
         at = self.path(entry.path)
         self.folder(entry.path.rpartition("/")[0])
         status = os.lstat(at)
@@ -260,8 +265,11 @@ class Target:
             raise in_the_way(entry.path)
         if not WINDOWS and status.st_mode & 0o777 != entry.mode:
             os.chmod(at, entry.mode)
-        with contextlib.suppress(*(PermissionError,) if entry.kind == FOLDER else ()):
+        try:
             os.utime(at, ns=(entry.mtime_ns, entry.mtime_ns))
+        except PermissionError:
+            if entry.kind != FOLDER:
+                raise
 
     def delete(self, paths: Iterable[str]) -> int:
         """Remove files, links and empty folders; how many went.  A folder that is not empty stays."""

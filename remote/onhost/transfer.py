@@ -17,7 +17,7 @@ import os
 import stat
 import time
 from hashlib import sha256
-from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Sequence, Tuple, Union
+from typing import Any, Callable, Dict, Iterable, Iterator, List, NamedTuple, Sequence, Tuple, Union
 
 from .frames import CHUNK_BYTES, BrokenStream, Reader, message
 from .refused import Refused
@@ -25,7 +25,7 @@ from .target import SPARE_BYTES, Target
 from .tree import FILE, Entry, checked, look
 
 SMALL_BYTES = 128 * 1024
-BUNDLE_BYTES = 1024 * 1024
+BUNDLE_BYTES = 256 * 1024
 BUNDLE_FILES = 512
 # How much of a large file may wait to be written to the disk.
 WRITE_BACK_BYTES = 64 * 1024 * 1024
@@ -60,18 +60,15 @@ class _Changed(Exception):
 
 
 class Sender:
-    """Makes the stream for some files.  `digests` and `failed` are by index, complete when the stream is.
+    """Makes the stream for some files.  `failed` is by number, with the reason, complete when the stream is.
 
-    A file that changes while it is read is sent once more, and failed if it does so again.  `entries` are those that
-    were sent as another file than listed.
+    A file that changes while it is read is sent once more, and failed if it does so again.
     """
 
-    def __init__(self, files: Sequence[Outgoing], passed: Callable[[int], None] = nobody) -> None:
+    def __init__(self, files: Iterable[Outgoing], passed: Callable[[int], None] = nobody) -> None:
         self._files = files
         self._passed = passed
-        self.digests: Dict[int, str] = {}
         self.failed: Dict[int, str] = {}
-        self.entries: Dict[int, Entry] = {}
         self._bundle: List[List[Any]] = []
         self._contents: List[bytes] = []
         self._updates: List[bytes] = []
@@ -110,7 +107,6 @@ class Sender:
                 if file.sha256:
                     raise _Changed
                 file = file._replace(entry=entry, offset=0)
-                self.entries[file.number] = entry
                 self._updates.append(message({"u": [file.number, entry.size, entry.mtime_ns]}))
             if entry.size <= SMALL_BYTES and not file.offset:
                 yield from self._small(file, descriptor, _state(status))
@@ -126,7 +122,6 @@ class Sender:
         digest = sha256(content).hexdigest()
         if file.sha256 not in ("", digest):
             raise _Changed
-        self.digests[file.number] = digest
         self._bundle.append([file.number, digest])
         self._contents.append(content)
         self._size += len(content)
@@ -169,7 +164,6 @@ class Sender:
         if left or _state(os.fstat(descriptor)) != state or file.sha256 not in ("", found):
             yield message({"x": file.number, "why": _CHANGED})
             raise _Changed
-        self.digests[file.number] = found
         yield message({"sha256": found})
 
 
@@ -191,8 +185,8 @@ def _state(status: os.stat_result) -> Tuple[int, ...]:
 class Receiver:
     """Takes in the stream of a Sender for `wanted` of `entries`; `entries` is brought up to date on the way.
 
-    `expected` are the contents that are known, by index.  Afterwards `taken` are the indexes that came whole, `bad`
-    those whose content was not the one announced, `failed` those that the sender gave up, with its reason.
+    `expected` are the contents that are known, by index.  Afterwards `bad` are the indexes whose content was not the
+    one announced, `failed` those that the sender gave up, with its reason; all others came whole.
     """
 
     def __init__(
@@ -209,7 +203,6 @@ class Receiver:
         self._wanted = dict(wanted)
         self._expected = expected
         self._passed = passed
-        self.digests: Dict[int, str] = {}
         self.bad: List[int] = []
         self.failed: Dict[int, str] = {}
 
@@ -223,7 +216,7 @@ class Receiver:
             with contextlib.suppress(Refused, OSError):
                 self._target.commit()
             raise
-        for index in self._wanted:
+        for index in self._wanted.keys() - set(self.bad):
             self.failed.setdefault(index, "it did not come")
 
     def _one(self, reader: Reader, fields: Dict[str, Any]) -> bool:
@@ -285,7 +278,7 @@ class Receiver:
             os.close(descriptor)
             raise
         self._target.finish(descriptor, at, entry, entry.mode | 0o600)
-        self._came(index, digest)
+        self._came(index)
 
     def _large(self, reader: Reader, index: Any, offset: Any) -> None:
         entry = self._due(index)
@@ -302,7 +295,7 @@ class Receiver:
             raise
         if announced == digest and self._fits(index, digest):
             self._target.finish(descriptor, at, entry, 0o600)
-            self._came(index, digest)
+            self._came(index)
             return
         os.close(descriptor)
         os.unlink(at)
@@ -347,10 +340,9 @@ class Receiver:
     def _fits(self, index: int, digest: str) -> bool:
         return self._expected.get(index, digest) == digest
 
-    def _came(self, index: int, digest: str) -> None:
+    def _came(self, index: int) -> None:
         del self._wanted[index]
         self.failed.pop(index, None)
-        self.digests[index] = digest
 
 
 def _rows(rows: Any) -> List[Tuple[Any, Any]]:
@@ -360,10 +352,8 @@ def _rows(rows: Any) -> List[Tuple[Any, Any]]:
         raise BrokenStream("a list of files has the wrong shape") from error
 
 
-def outgoing(entries: Sequence[Entry], wanted: Dict[int, int], source: Target) -> List[Outgoing]:
-    """The files at `wanted` (index -> offset) of `entries`, as they lie in the tree of `source`."""
-    return [
-        Outgoing(index, entries[index], source.path(entries[index].path), offset)
-        for index, offset in sorted(wanted.items())
-        if entries[index].kind == FILE
-    ]
+def outgoing(entries: Sequence[Entry], wanted: Dict[int, int], at: Callable[[str], Any]) -> Iterator[Outgoing]:
+    """The files at `wanted` (index -> offset) of `entries`; `at(path)` is where one lies."""
+    for index, offset in wanted.items():
+        if entries[index].kind == FILE:
+            yield Outgoing(index, entries[index], at(entries[index].path), offset)

@@ -185,6 +185,12 @@ class Buckets:
             return list(entries)
         return [entry for entry in entries if bucket(entry.path, self.count) in self.numbers] if self.numbers else []
 
+    def outside(self, entries: Sequence[Entry]) -> List[Entry]:
+        """Those that lie in none of them: the other side has the same."""
+        if self.numbers is None:
+            return []
+        return [entry for entry in entries if bucket(entry.path, self.count) not in self.numbers]
+
 
 def pack(entries: Sequence[Entry]) -> Iterator[bytes]:
     """A listing as a message: a header with its length, then compressed lines of JSON."""
