@@ -20,6 +20,7 @@ from launcher import recipe
 from launcher.errors import LaunchError
 from launcher.ledger import Ledger, Record
 from launcher.progress import Note, Observer
+from launcher.sync import Moved, going_on
 from remote import runs, store
 from remote.agent import Agent
 from remote.errors import RemoteError, TimedOut, Unreachable
@@ -101,7 +102,9 @@ def plan(spec: Spec, folder: Path) -> Plan:
 def submit(plan: Plan, agent: Agent, host_name: str, ledger: Ledger, observer: Observer) -> tuple[Record, runs.Started]:
     """Push what the host lacks and start the run there; from here on it needs nobody."""
     observer(Note(f"pushing to {host_name}: {len(plan.files)} files, {plan.size_bytes / 1e6:.1f} MB"))
-    sent = store.push(agent, [file for _, file in plan.files])
+    moved = Moved(observer)
+    files = [file for _, file in plan.files]
+    sent: store.Sent = going_on(lambda: store.push(agent, files, observer=moved), moved, observer)
     observer(Note(f"sent {sent.files} files, {sent.size_bytes / 1e6:.1f} MB; {sent.already_there} were there already"))
     submission = plan.submission
     record = Record(
