@@ -93,7 +93,7 @@ class Synced:
                 lines.append(f"... and {len(shown) - limit} more: -v shows all")
         counts = [(len(one.sent), "sent"), (len(one.copied), "found there and copied"), (len(one.linked), "linked"),
                   (len(one.adopted), "given a new mode or time"), (len(one.deleted), "deleted")]  # fmt: skip
-        size = f", {one.sent_bytes / 1e6:.1f} MB" if one.sent_bytes else ""
+        size = f", {_size(one.sent_bytes)}" if one.sent_bytes else ""
         went = ", ".join(f"{count:,} {would}{what}{size if what == 'sent' else ''}" for count, what in counts if count)
         same = max(0, one.total - one.changed - len(one.failed))
         lines.append(f"{went or 'nothing to do'}; {same:,} unchanged")
@@ -208,6 +208,10 @@ def _slashed(path: str) -> bool:
 
 def _expanded(path: str) -> Path:
     return Path(os.path.expanduser(path))
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e6:,.1f} MB" if count >= 1e5 else f"{count / 1e3:,.1f} KB"
 
 
 def _name(path: str) -> str:
