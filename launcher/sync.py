@@ -137,29 +137,39 @@ def sync_paths(
 
 
 class Moved:
-    """Passes on how far a transfer is, and remembers whether it gets anywhere."""
+    """Passes on how far a transfer is, and remembers whether anything moved and how much there was to do at first."""
 
     def __init__(self, observer: Observer) -> None:
         self._observer = observer
-        self.bytes = 0
+        self.ever = False
+        self.total_bytes: int | None = None
 
     def __call__(self, moving: sync.Moving) -> None:
-        self.bytes += 1
+        self.ever = True
+        if self.total_bytes is None:
+            self.total_bytes = moving.total_bytes
         self._observer(Transfer(moving.done_bytes, moving.total_bytes, moving.files))
 
 
 def going_on(work: Callable[[], Any], moved: Moved, observer: Observer) -> Any:
-    """`work`, done again after a cut for as long as it gets anywhere; it begins where it was cut."""
+    """`work`, done again after a cut for as long as it gets anywhere; it begins where it was cut.
+
+    What was sent may be lost on the way: it is the next beginning that shows how much is left.
+    """
     from remote.errors import Unreachable
 
-    tries = 0
+    tries, least_bytes = 0, None
     while True:
-        before = moved.bytes
+        moved.total_bytes = None
         try:
             return work()
         except Unreachable as error:
-            tries = 0 if moved.bytes > before else tries + 1
-            if not moved.bytes or tries >= TRIES_WITHOUT_PROGRESS:
+            left_bytes = moved.total_bytes
+            if left_bytes is not None and (least_bytes is None or left_bytes < least_bytes):
+                tries, least_bytes = 0, left_bytes
+            else:
+                tries += 1
+            if not moved.ever or tries >= TRIES_WITHOUT_PROGRESS:
                 raise
             observer(Note(f"{error.message}; going on"))
 

@@ -188,8 +188,12 @@ class Agent:
             arguments.append(asked)
         else:
             feed.send([asked.encode("ascii") + b"\n"])
-        with self._lock:
-            process, reader = self._started(nonce, arguments, feed)
+        try:
+            with self._lock:
+                process, reader = self._started(nonce, arguments, feed)
+        except BaseException:
+            feed.end()  # whoever waits for more of it would wait for ever
+            raise
         with process:
             talk = Conversation(self.host, verb, process, reader, feed)
             try:

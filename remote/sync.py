@@ -282,7 +282,9 @@ def _talking(agent: Agent, request: dict[str, Any]) -> Iterator[Conversation]:
         except BrokenStream as error:
             raise BadReply(f"{agent.host.name}: what it sends can't be read: {error}") from error
         except Refused as refused:
-            raise RemoteError(refused.message, hint=refused.hint) from refused
+            here = RemoteError(refused.message, hint=refused.hint)
+            here.code = refused.code
+            raise here from refused
 
 
 def _opening(talk: Conversation, request: dict[str, Any]) -> tuple[dict[str, Any], list[Entry], Buckets]:
@@ -357,12 +359,13 @@ def _refuse_conflicts(where: str, found: Differences, options: Options) -> None:
 
 def _ask(talk: Conversation, found: Differences, ours: Callable[[str], str], sizes: set[int]) -> None:
     """Find out which contents the host has, where that is likely and worth the turn."""
-    have = {index: ours(found.entries[index].path) for index in found.files if found.entries[index].size in sizes}
+    doubtful = (index for index in (*found.files, *found.alike) if found.entries[index].size in sizes)
+    have = {index: ours(found.entries[index].path) for index in doubtful}
     paths = found.candidates
     if not paths and not have:
         return
     answers = _question(talk, paths, {content for content in have.values() if content})
-    mine = {index: ours(found.entries[index].path) for index in found.doubtful} | have
+    mine = have | {index: ours(found.entries[index].path) for index in found.doubtful if index not in have}
     theirs, stored = answers()
     found.note_contents(lambda index: mine.get(index, ""), theirs, stored)
 

@@ -60,7 +60,8 @@ class _Way:
 @dataclass
 class _Fault:
     kind: str
-    server_bytes: int
+    size_bytes: int
+    sender: str
     connections: int | None
 
 
@@ -72,7 +73,7 @@ class _Connection:
         self.connecting = self.connected = False
         self.frozen = self.garbled = self.ending = False
         self.answered = False  # the client was given something since it last sent something
-        self.server_bytes = 0  # since the fault was armed
+        self.passed = {"client": 0, "server": 0}  # bytes of each sender, since the fault was armed
         self.struck_by: _Fault | None = None
         self.log: list[Chunk] = []
         self.masks = {client: 0, server: 0}
@@ -89,8 +90,8 @@ class Relay:
     a client sent something after it had been given something new (it may have cost less than a round trip, where
     that had been on its way already: SSH's greetings cross).  `logs` has a list of chunks for each connection.
 
-    An armed fault strikes the first connection whose client has been given `server_bytes` since (the first
-    `connections` of them; all for None), and goes by with that.  A new one takes its place.
+    An armed fault strikes the first connection on which `size_bytes` of the `sender` have been passed on since (the
+    first `connections` of them; all for None), and goes by with that.  A new one takes its place.
     """
 
     host = HOST
@@ -164,21 +165,21 @@ class Relay:
         """Accept the next `count` connections and end them at once, without a word."""
         self._order(lambda: setattr(self, "_refuse", count))
 
-    def freeze_after(self, server_bytes: int, *, connections: int | None = 1) -> None:
+    def freeze_after(self, size_bytes: int, *, sender: str = "server", connections: int | None = 1) -> None:
         """Then nothing more passes in either direction, and the sockets stay open."""
-        self._arm("freeze", server_bytes, connections)
+        self._arm("freeze", size_bytes, sender, connections)
 
-    def garble_after(self, server_bytes: int, *, connections: int | None = 1) -> None:
+    def garble_after(self, size_bytes: int, *, sender: str = "server", connections: int | None = 1) -> None:
         """Then every bit that the server sends is flipped."""
-        self._arm("garble", server_bytes, connections)
+        self._arm("garble", size_bytes, sender, connections)
 
-    def cut_after(self, server_bytes: int, *, connections: int | None = 1) -> None:
+    def cut_after(self, size_bytes: int, *, sender: str = "server", connections: int | None = 1) -> None:
         """Then the connection ends (FIN)."""
-        self._arm("cut", server_bytes, connections)
+        self._arm("cut", size_bytes, sender, connections)
 
-    def reset_after(self, server_bytes: int, *, connections: int | None = 1) -> None:
+    def reset_after(self, size_bytes: int, *, sender: str = "server", connections: int | None = 1) -> None:
         """Then the connection breaks (RST)."""
-        self._arm("reset", server_bytes, connections)
+        self._arm("reset", size_bytes, sender, connections)
 
     def disarm(self) -> None:
         """The armed fault won't come; what was struck stays so."""
@@ -195,11 +196,11 @@ class Relay:
         self._bell.send(b"!")
         done.result(ORDER_S)
 
-    def _arm(self, kind: str, server_bytes: int, connections: int | None) -> None:
+    def _arm(self, kind: str, size_bytes: int, sender: str, connections: int | None) -> None:
         def arm() -> None:
-            self._fault = _Fault(kind, server_bytes, connections)
+            self._fault = _Fault(kind, size_bytes, sender, connections)
             for connection in self._open:
-                connection.server_bytes = 0
+                connection.passed = {"client": 0, "server": 0}
             self._each(self._strike_if_due)
 
         self._order(arm)
@@ -407,18 +408,20 @@ class Relay:
             if connection.up.closed and connection.down.closed:
                 self._close(connection)
                 return
-            if way is connection.down and sent:
+            if sent:
                 self._strike_if_due(connection)
             if connection.ending or connection not in self._open:
                 return
 
     def _send(self, connection: _Connection, way: _Way, data: bytes) -> int:
+        fault = self._fault
+        if fault is not None and fault.sender == way.sender and connection.struck_by is not fault:
+            data = data[: fault.size_bytes - connection.passed[way.sender]]
+        garbled = connection.garbled and way is connection.down
+        sent = way.target.send(data.translate(FLIPPED) if garbled else data)
+        connection.passed[way.sender] += sent
         if way is connection.up:
-            return way.target.send(data)
-        if self._fault is not None and connection.struck_by is not self._fault:
-            data = data[: self._fault.server_bytes - connection.server_bytes]
-        sent = way.target.send(data.translate(FLIPPED) if connection.garbled else data)
-        connection.server_bytes += sent
+            return sent
         connection.answered = True
         self.bytes_from_server += sent
         connection.log.append(Chunk(time.monotonic(), "server", sent))
@@ -442,7 +445,7 @@ class Relay:
         fault = self._fault
         if fault is None or connection.struck_by is fault or connection.ending:
             return
-        if connection.server_bytes < fault.server_bytes:
+        if connection.passed[fault.sender] < fault.size_bytes:
             return
         connection.struck_by = fault
         if fault.connections is not None:

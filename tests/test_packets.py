@@ -104,7 +104,8 @@ def through(host, tmp_path) -> None:
 
     def one(seed: int) -> None:
         content = random.Random(seed).randbytes(3_000_000 + seed * 77_777)
-        with host.start(["sh", "-c", "f=$(mktemp); cat >$f; cat $f >&2 & cat $f; wait; rm $f"], stdin=[content]) as process:
+        twice = "f=$(mktemp); cat >$f; cat $f >&2 & cat $f; wait; rm $f"
+        with host.start(["sh", "-c", twice], stdin=[content]) as process:
             came = b"".join(process.chunks())
             status = process.wait()
         if (status, hashlib.sha256(came).digest()) != (0, hashlib.sha256(content).digest()):

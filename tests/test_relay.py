@@ -294,6 +294,23 @@ def test_bytes_of_a_fault_are_counted_from_its_order_on():
         assert read(client, 10) == b"0123"
 
 
+def test_a_fault_can_count_what_the_client_sends():
+    heard = bytearray()
+
+    def listen(connection):
+        connection.sendall(PATTERN)
+        while data := connection.recv(65536):
+            heard.extend(data)
+
+    with relayed(listen) as relay:
+        relay.cut_after(300_000, sender="client")
+        with dial(relay) as client:
+            assert read(client, len(PATTERN)) == PATTERN
+            client.sendall(PATTERN)
+            assert client.recv(1) == b""
+    assert heard == PATTERN[:300_000]
+
+
 @pytest.mark.parametrize("order", ["cut", "reset"])
 def test_open_connections_can_be_ended_at_any_time(order):
     ended = threading.Event()

@@ -183,9 +183,10 @@ def test_what_a_killed_transfer_left_is_swept_after_a_week(agent, folder, make):
     empty.mkdir()
     (empty / "1").touch()
     old, new = dead / "a.part1", dead / "b.part2"
-    old.touch()
-    new.touch()
-    os.utime(old, (time.time() - PART_KEPT_S - 1,) * 2)
+    old.write_bytes(b"x")
+    new.write_bytes(b"x")
+    for path in (old, dead):
+        os.utime(path, (time.time() - PART_KEPT_S - 1,) * 2)
     store.push(agent, [make("b", b"b")])
     assert not old.exists()
     assert not empty.exists()

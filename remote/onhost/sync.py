@@ -89,7 +89,9 @@ class _Place:
         """What lies here, as far as it may differ from what the laptop has."""
         found = self._scanned(request)
         self.special = found.special
-        differ = tree.Buckets.differing(found.entries, base64.b64decode(request["buckets"]), request["mode_mask"])
+        # One file has another place there; what lies beside that says nothing.
+        theirs = b"" if self.leaf else base64.b64decode(request["buckets"])
+        differ = tree.Buckets.differing(found.entries, theirs, request["mode_mask"])
         self.entries = differ.of(found.entries)
         room = self.target.room()
         yield message({

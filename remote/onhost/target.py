@@ -23,10 +23,12 @@ from .tree import FILE, FOLDER, LINK, STAGING, WINDOWS, Entry, native, text
 
 OWN, PART = "own-", ".part"
 PART_KEPT_S = 7 * 24 * 3600
-# Whoever wrote to an unfinished file later than this may still be at it.
-IDLE_S = 10
+# Whoever did nothing for this long has no connection any more, even if its process lives on: another one takes over.
+IDLE_S = 30
+BEGINNINGS = 100
 SPARE_BYTES = 64 * 1024 * 1024
 READ_BYTES = 1024 * 1024
+FULL = (errno.ENOSPC, errno.EDQUOT)
 FICLONE = 0x40049409
 SYNC_FILE_RANGE_WRITE = 2
 # Linux flushes a whole filesystem in one call; elsewhere every file is flushed by itself.
@@ -67,6 +69,8 @@ class Target:
         self._made: Set[str] = set()
         # When each folder was last changed by somebody else.
         self._times: Dict[str, int] = {}
+        # Folders of others who are gone: what we remove there would look like a sign of life.
+        self._given_up: Set[Any] = set()
         self._counter = 0
         self._begun = False
         self._alive: Optional[int] = None
@@ -87,62 +91,108 @@ class Target:
             inodes = status.f_favail if status.f_files else -1
         return Room(shutil.disk_usage(at).free, inodes)
 
+    @contextlib.contextmanager
+    def filling(self) -> Iterator[None]:
+        """Raises Refused, and not OSError, where the disk becomes full inside the block."""
+        try:
+            yield
+        except OSError as error:
+            if error.errno not in FULL:
+                raise
+            size_bytes, inodes = self.room()
+            more = f" and {inodes} more files" if inodes >= 0 else ""
+            raise Refused(
+                "disk_full", f"the disk of {self.root} is full: {size_bytes / 1e6:.0f} MB{more} are free",
+                "free some space there, then run the same command again",
+            ) from error  # fmt: skip
+
     def begin(self) -> None:
         """Make the root and the folder for unfinished files.  Raises OSError."""
         if self._begun:
             return
-        os.makedirs(self._root, exist_ok=True)
-        with contextlib.suppress(FileExistsError):
-            os.mkdir(self._staging, 0o700)
-        if not stat.S_ISDIR(os.lstat(self._staging).st_mode):
-            raise Refused("in_the_way", f"{text(self._staging)} is not a folder", "move it away")
-        os.mkdir(self._own, 0o700)
-        self._alive = _locked(self._own)
+        with self.filling():
+            os.makedirs(self._root, exist_ok=True)
+            # Whoever ends, or looks around, at this very moment removes what is empty and not yet said to be ours.
+            if not any(self._claimed() for _ in range(BEGINNINGS)):
+                raise Refused("in_the_way", f"{text(self._staging)} is removed again and again", "try it once more")
         self._umask = 0 if WINDOWS else _umask()
         self._begun = True
 
+    def _claimed(self) -> bool:
+        """Make our own folder and say that it is in use; False where it was removed before that was said."""
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(self._staging, 0o700)
+        try:
+            if not stat.S_ISDIR(os.lstat(self._staging).st_mode):
+                raise Refused("in_the_way", f"{text(self._staging)} is not a folder", "move it away")
+            os.mkdir(self._own, 0o700)
+            self._alive = _locked(self._own)
+            os.lstat(self._own)
+            return True
+        except FileNotFoundError:
+            if self._alive is not None:
+                os.close(self._alive)
+                self._alive = None
+            return False
+
     def parts(self) -> Dict[str, int]:
-        """Unfinished files that nobody is writing to: key -> bytes that are there.  What is old is removed."""
+        """Unfinished files that nobody is writing to: key -> bytes that are there.  What nobody needs is removed."""
         found: Dict[str, int] = {}
         for folder in self._folders():
-            left = 0
-            with contextlib.suppress(OSError):  # gone meanwhile, or not to be read
-                alive = _is_locked(folder)
-                for at, key, status in self._parts_in(folder):
-                    age_s = time.time() - status.st_mtime
-                    if age_s > PART_KEPT_S and not alive:
-                        os.unlink(at)
-                        continue
-                    left += 1
-                    if age_s > IDLE_S or not alive:
-                        found[key] = max(found.get(key, 0), status.st_size)
-                if not alive and not left and time.time() - os.lstat(folder).st_mtime > IDLE_S * WINDOWS:
-                    shutil.rmtree(folder)
+            for _, key, size in self._abandoned(folder):
+                found[key] = max(found.get(key, 0), size)
+        with contextlib.suppress(OSError):
+            os.rmdir(self._staging)
         return found
 
     def _folders(self) -> List[Any]:
-        """Everybody's folders for unfinished files; none behind a link, where nothing is ours to remove."""
+        """The folders for unfinished files of others; none behind a link, where nothing is ours to remove."""
         try:
             if not stat.S_ISDIR(os.lstat(self._staging).st_mode):
                 return []
             names = [name for name in os.listdir(self._staging) if text(name).startswith(OWN)]
-            return [self._staging + self._slash + name for name in names]
         except OSError:
             return []
+        folders = [self._staging + self._slash + name for name in names]
+        return [folder for folder in folders if folder != self._own]
 
-    def _parts_in(self, folder: Any) -> Iterator[Tuple[Any, str, os.stat_result]]:
-        for name in os.listdir(folder):
-            key, is_part, _ = text(name).partition(PART)
-            at = folder + self._slash + name
-            status = os.lstat(at)
-            if is_part and stat.S_ISREG(status.st_mode):
-                yield at, key, status
+    def _abandoned(self, folder: Any, but: Sequence[str] = ()) -> List[Tuple[Any, str, int]]:
+        """Place, key and size of what one that is gone left unfinished; what nobody can go on with is removed.
+
+        So are files whose path has a key that begins with one of `but`.
+        """
+        kept = []
+        with contextlib.suppress(OSError), _alone(folder) as alone:  # OSError: gone meanwhile, or not to be read
+            now, made_s = time.time(), os.lstat(folder).st_mtime
+            items = [(folder + self._slash + name, text(name), os.lstat(folder + self._slash + name))
+                     for name in os.listdir(folder)]  # fmt: skip
+            idle_s = now - max([made_s, *(status.st_ctime for _, _, status in items)])
+            if idle_s <= IDLE_S and not alone and folder not in self._given_up:
+                return []
+            self._given_up.add(folder)
+            for at, name, status in items:
+                key, is_part, _ = name.partition(PART)
+                # A file that is whole has the time of its source, however old.
+                age_s = now - max(status.st_mtime, made_s)
+                if is_part and status.st_size and age_s <= PART_KEPT_S and not key.startswith(tuple(but)):
+                    kept.append((at, key, status.st_size))
+                elif idle_s > IDLE_S * WINDOWS:
+                    os.unlink(at)
+            if not kept and idle_s > IDLE_S * WINDOWS:
+                os.rmdir(folder)
+        return kept
 
     def new_file(self, entry: Entry) -> Tuple[int, Any]:
         """Descriptor and place of a new file aside, for content that is at hand."""
         self._counter += 1
         at = self._own + self._slash + native(str(self._counter))
-        return os.open(at, _NEW, entry.mode | 0o600), at
+        return self._opened(at, _NEW, entry.mode | 0o600), at
+
+    def _opened(self, at: Any, flags: int, mode: int) -> int:
+        try:
+            return os.open(at, flags, mode)
+        except FileNotFoundError as error:
+            raise taken_over(self.root) from error
 
     def part(self, entry: Entry, offset: int) -> Tuple[int, Any]:
         """Descriptor and place of a file whose content comes in pieces; `offset` bytes of it are there already.
@@ -152,16 +202,14 @@ class Target:
         at = self._own + self._slash + native(f"{part_key(entry)}{PART}{secrets.token_hex(4)}")
         if offset:
             self._take_over(part_key(entry), offset, at)
-            return os.open(at, os.O_RDWR | _OPEN), at
-        return os.open(at, os.O_RDWR | os.O_CREAT | os.O_EXCL | _OPEN, 0o600), at
+            return self._opened(at, os.O_RDWR | _OPEN, 0o600), at
+        return self._opened(at, os.O_RDWR | os.O_CREAT | os.O_EXCL | _OPEN, 0o600), at
 
     def _take_over(self, wanted: str, offset: int, at: Any) -> None:
         for folder in self._folders():
-            with contextlib.suppress(OSError):
-                alive = _is_locked(folder)
-                for there, key, status in self._parts_in(folder):
-                    idle = time.time() - status.st_mtime > IDLE_S or not alive
-                    if key == wanted and status.st_size >= offset and idle:
+            for there, key, size in self._abandoned(folder):
+                if key == wanted and size >= offset:
+                    with contextlib.suppress(OSError):  # another one was faster
                         os.rename(there, at)
                         with contextlib.suppress(OSError):
                             os.rmdir(folder)
@@ -218,9 +266,17 @@ class Target:
             self._flush(ready)
         for at, entry in ready:
             final = self.path(entry.path)
-            os.replace(at, final)
+            try:
+                os.replace(at, final)
+            except FileNotFoundError as error:
+                raise taken_over(self.root) from error
             if self._committed is not None:
                 self._committed(entry, final)
+        # What others left of files that are here by now is of no use to anybody.
+        if folders := self._folders() if not WINDOWS else []:
+            done = [_path_key(entry.path) for _, entry in ready]
+            for folder in folders:
+                self._abandoned(folder, done)
         return len(ready)
 
     def _check_free(self, entry: Entry) -> None:
@@ -298,12 +354,13 @@ class Target:
         The plan: {"copies": [[i, path]], "stored": [[i, sha256]], "links": [i], "adopt": [i], "delete": [path],
         "first": whether to delete before anything gets a name, because something is in the way}.
         """
-        for index, source in plan["copies"]:
-            self.copy(self.path(source), entries[index])
-        for index, sha256 in plan["stored"]:
-            self.copy(stored(sha256), entries[index])
-        for index in plan["links"]:
-            self.link(entries[index])
+        with self.filling():
+            for index, source in plan["copies"]:
+                self.copy(self.path(source), entries[index])
+            for index, sha256 in plan["stored"]:
+                self.copy(stored(sha256), entries[index])
+            for index in plan["links"]:
+                self.link(entries[index])
         deleted = self.delete(plan["delete"]) if plan["first"] else 0
         self.commit()
         folders = [entry for entry in entries if entry.kind == FOLDER]
@@ -327,8 +384,9 @@ class Target:
             return
         with contextlib.suppress(OSError):
             for name in os.listdir(self._own):
-                if PART not in text(name):
-                    os.unlink(self._own + self._slash + name)
+                at = self._own + self._slash + name
+                if PART not in text(name) or not os.lstat(at).st_size:
+                    os.unlink(at)
         if self._alive is not None:
             os.close(self._alive)
         for folder in (self._own, self._staging):
@@ -374,8 +432,17 @@ def _libc() -> Any:
 
 def part_key(entry: Entry) -> str:
     """The name of an unfinished file: of this very content, as far as its size and time tell."""
-    said = f"{entry.path}\0{entry.size}\0{entry.mtime_ns}".encode("utf-8", "surrogatepass")
-    return blake2b(said, digest_size=12).hexdigest()
+    return _path_key(entry.path) + blake2b(f"{entry.size} {entry.mtime_ns}".encode("ascii"), digest_size=8).hexdigest()
+
+
+def _path_key(path: str) -> str:
+    """What the names of all unfinished files for this path begin with."""
+    return blake2b(path.encode("utf-8", "surrogatepass"), digest_size=12).hexdigest()
+
+
+def taken_over(root: str) -> Refused:
+    """The refusal where what had come so far is not there any more."""
+    return Refused("taken_over", f"another one works in {root} and took over", "run the same command again")
 
 
 def in_the_way(path: str) -> Refused:
@@ -411,17 +478,23 @@ def _locked(folder: Any) -> Optional[int]:
     if WINDOWS:
         return None
     descriptor = os.open(folder, os.O_RDONLY | _OPEN)
-    try_lock(descriptor)
+    while not try_lock(descriptor):  # somebody looks whether it is in use
+        time.sleep(0.001)
     return descriptor
 
 
-def _is_locked(folder: Any) -> bool:
-    """Whether a living process uses a folder.  False on Windows, where nobody can move or remove what is open."""
+@contextlib.contextmanager
+def _alone(folder: Any) -> Iterator[bool]:
+    """Whether no living process uses a folder; nobody says so inside the block.
+
+    True on Windows, where nobody can move or remove what is open.
+    """
     if WINDOWS:
-        return False
+        yield True
+        return
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | _OPEN)
     try:
-        return not try_lock(descriptor)
+        yield try_lock(descriptor)
     finally:
         os.close(descriptor)
 

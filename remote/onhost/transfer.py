@@ -208,14 +208,15 @@ class Receiver:
 
     def take(self, reader: Reader) -> None:
         """Take in all up to the end of the stream; the caller commits it.  After a cut what is whole is committed."""
-        try:
-            while not self._one(reader, reader.message()):
-                pass
-        except BaseException:
-            # What is whole keeps its place: nobody should have to send it again.
-            with contextlib.suppress(Refused, OSError):
-                self._target.commit()
-            raise
+        with self._target.filling():
+            try:
+                while not self._one(reader, reader.message()):
+                    pass
+            except BaseException:
+                # What is whole keeps its place: nobody should have to send it again.
+                with contextlib.suppress(Refused, OSError):
+                    self._target.commit()
+                raise
         for index in self._wanted.keys() - set(self.bad):
             self.failed.setdefault(index, "it did not come")
 
@@ -293,7 +294,7 @@ class Receiver:
                 with contextlib.suppress(OSError):
                     os.unlink(at)
             raise
-        if announced == digest and self._fits(index, digest):
+        if announced and announced == digest and self._fits(index, digest):
             self._target.finish(descriptor, at, entry, 0o600)
             self._came(index)
             return

@@ -109,6 +109,8 @@ def scan(root: str, *, rules: Any = None, folders: Optional[AbstractSet[str]] = 
         if len(entries) > limit:
             raise Refused("too_many_files", f"there are more than {limit} files in {root}")
     entries.sort(key=get_path)
+    found.skipped.sort()
+    found.special.sort()
     return found
 
 

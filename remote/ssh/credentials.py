@@ -56,6 +56,8 @@ class Credentials:
         self._keys_only = keys_only
         self._is_target = is_target
         self._refused: list[Offer] = []
+        self._hung_up: list[Offer] = []
+        self._offered_again: list[Offer] = []
         self._troubles: dict[str, None] = {}
         self._accepted: Offer | None = None
         self._unlocked: dict[Path, paramiko.PKey] = {}
@@ -71,6 +73,8 @@ class Credentials:
         self.used_password = False
         try:
             if self._by_key(transport) or self._by_password(transport):
+                return []
+            if self._take_back() and self._by_key(transport):
                 return []
         finally:
             while self._agents:
@@ -93,7 +97,11 @@ class Credentials:
                 continue
             # Noted before the answer: a host that hangs up on it must not be offered it again.
             self._refused.append(offer)
-            left = self._answered(transport, partial(transport.auth_publickey, self._hop.user, key))
+            try:
+                left = self._answered(transport, partial(transport.auth_publickey, self._hop.user, key))
+            except Dropped:
+                self._hung_up.append(offer)
+                raise
             if left is None:
                 if self._allowed and "publickey" not in self._allowed:
                     break
@@ -102,6 +110,15 @@ class Credentials:
             self._accepted = offer
             return left == []  # or it wants a second factor
         return False
+
+    def _take_back(self) -> bool:
+        """Whether keys are to be offered once more: a line that broke looks like a host that hung up on a key."""
+        again = [offer for offer in self._hung_up if not any(map(offer.is_same, self._offered_again))]
+        self._hung_up = []
+        self._offered_again += again
+        for offer in again:
+            self._refused.remove(offer)
+        return bool(again)
 
     def _offers(self) -> Iterator[Offer]:
         """Keys in the order of ssh: those named for this host, the agent's, the usual files; each once."""

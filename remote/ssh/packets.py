@@ -113,6 +113,8 @@ class Pieces:
         self._event: threading.Event | None = None
         self._closed = False
         self._pieces: deque[bytes] = deque()
+        self.last = b""
+        """What was read last."""
 
     def __len__(self) -> int:
         return sum(map(len, self._pieces))
@@ -147,7 +149,8 @@ class Pieces:
                 size += len(piece)
             if not self._pieces and self._event is not None and not self._closed:
                 self._event.clear()
-        return taken[0] if len(taken) == 1 else b"".join(taken)
+        self.last = taken[0] if len(taken) == 1 else b"".join(taken)
+        return self.last
 
     def close(self) -> None:
         with self._lock:

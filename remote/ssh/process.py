@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from remote.errors import Unreachable
 from remote.host import Process
@@ -66,8 +66,10 @@ class SshProcess(Process):
     def _received(self) -> bytes:
         try:
             return self._channel.recv(PACKET_BYTES)
-        except (OSError, EOFError):  # a broken connection, met while more was asked for: `wait` tells
-            return b""
+        except (OSError, EOFError):
+            # On a broken connection more was asked for in vain; this, and what else came before the break, was read.
+            pieces: Any = self._channel.in_buffer
+            return bytes(pieces.last)
 
     def wait(self) -> int:
         status = self._channel.recv_exit_status()
