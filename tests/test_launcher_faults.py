@@ -267,7 +267,7 @@ def broken():
     output.observe(LogPiece("half a line"))
     raise OSError("the disk is full")
 
-cli._run(broken, [])
+raise SystemExit(cli._run(broken, []))
 """
 
 

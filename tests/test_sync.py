@@ -27,7 +27,7 @@ from remote.onhost.frames import CHUNK_BYTES
 from remote.onhost.refused import Refused
 from remote.onhost.target import Target, part_key
 from remote.onhost.transfer import SMALL_BYTES
-from remote.onhost.tree import FILE, FOLDER, STAGING, Buckets, Entry
+from remote.onhost.tree import FILE, FOLDER, LINK, STAGING, Buckets, Entry
 from remote.ssh.address import parse
 from remote.ssh.host import SshHost
 from remote.sync import Moving, Options
@@ -994,6 +994,20 @@ def test_a_link_on_the_way_is_no_folder_to_look_into(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to("/")
     with pytest.raises(Refused, match="another kind"):
         Target(str(tmp_path)).folder("link/etc")
+
+
+def test_a_link_is_replaced_only_where_that_is_allowed(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to("old")
+    entry = Entry("link", LINK, 0, 0, 0, "new")
+    for new_links_only in (True, False):
+        target = Target(str(tmp_path), new_links_only=new_links_only)
+        target.begin()
+        target.link(entry)
+        with pytest.raises(Refused, match="another kind") if new_links_only else contextlib.nullcontext():
+            target.commit()
+        target.end()
+        assert os.readlink(tmp_path / "link") == ("old" if new_links_only else "new")
+    assert os.listdir(tmp_path) == ["link"]
 
 
 def test_protected_files_hold_the_folders_they_lie_in() -> None:
