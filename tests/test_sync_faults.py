@@ -33,6 +33,8 @@ from remote.onhost.target import IDLE_S, Target
 from remote.onhost.tree import STAGING
 from remote.ssh import address, connection
 from remote.ssh.host import SshHost
+from remote.ssh.packets import Pieces
+from remote.ssh.process import SshProcess
 from tests.answers import Answers
 from tests.box import Box, box_missing
 from tests.conftest import REPOSITORY
@@ -216,6 +218,7 @@ def test_a_cut_at_any_point_leaves_whole_files_and_a_retry_sends_the_rest(there,
             relay.disarm()
             there.quiet()
             trees.check_whole()
+            assert all(path.stat().st_size for path in (trees.target / STAGING).glob("*/*"))
             missing = trees.missing_bytes()
             with there.agent() as agent:
                 outcome = trees.go(up, agent)
@@ -251,6 +254,53 @@ def test_half_of_a_large_file_is_not_sent_again(there, tmp_path, up):
     resumed = relay.bytes_from_client + relay.bytes_from_server
     print(outcome.resumed_bytes, f"resumed with {resumed / full:.1%} of {full / MB:.1f} MB")
     assert resumed <= 0.55 * full
+
+
+@WAYS
+def test_what_came_of_a_file_that_is_another_one_by_now_goes(there, tmp_path, up):
+    trees, relay = Trees(tmp_path), there.relay
+    relay.rate_bytes_per_s = 20 * MB
+    relay.cut_after(5 * MB, sender="client" if up else "server")
+    with there.agent() as agent, pytest.raises(Unreachable):
+        trees.go(up, agent)
+    relay.rate_bytes_per_s = None
+    there.quiet()
+    assert part_bytes(trees.target) > MB
+    for path in (trees.source / "large").iterdir():
+        path.write_bytes(b"small by now" if path.name == "1" else bytes(2 * MB))
+    with there.agent() as agent:
+        assert trees.go(up, agent).resumed_bytes == 0
+    assert files(trees.target) == trees.old | files(trees.source)
+    assert not (trees.target / STAGING).exists()
+
+
+class Broken:
+    """A channel of a connection that breaks when more is asked for; what had come lies in `in_buffer`."""
+
+    def __init__(self, content):
+        self.in_buffer = Pieces()
+        self.in_buffer.feed(content)
+        self.in_buffer.close()
+
+    def recv(self, size):
+        if piece := self.in_buffer.read(size):
+            raise EOFError
+        return piece
+
+    def recv_stderr(self, size):
+        return b""
+
+    def shutdown_write(self):
+        raise EOFError
+
+    def close(self):
+        pass
+
+
+def test_what_had_come_before_the_break_is_read_to_the_end():
+    content = random.Random(3).randbytes(MB)
+    with SshProcess("there", Broken(content), ()) as process:
+        assert b"".join(process.chunks()) == content
 
 
 # -- going on by itself
@@ -604,6 +654,9 @@ def test_ctrl_c(there, laptop, tmp_path, up):
     relay.rate_bytes_per_s = None
     there.quiet()
     trees.check_whole()
+    # What was whole, and came before, has its name.
+    found = files(trees.target)
+    assert all(found[name] == state for name, state in trees.new.items() if name.startswith("a/"))
     missing = trees.missing_bytes()
     assert 0 < missing < 5 * MB
     assert laptop("sync", *ends(trees, up), "--json").data["sent_bytes"] == missing
