@@ -1017,3 +1017,19 @@ def test_protected_files_hold_the_folders_they_lie_in() -> None:
     found = compare([], there, Buckets(1), mode_mask=0o777)
     assert to_delete(found, lambda path, is_folder: path == "d/d/x") == ["d/y", "z"]
     assert to_delete(found, lambda path, is_folder: False) == ["d", "d/d", "d/d/x", "d/y", "z"]
+
+
+def test_delete_never_reaches_what_is_ours_on_the_host(tmp_path: Path) -> None:
+    disk, source = tmp_path / "disk", tmp_path / "source"
+    source.mkdir()
+    disk.mkdir()
+    (source / "kept").touch()
+    (disk / "gone").touch()
+    ours = disk / "launch" / "runs" / "x"
+    ours.mkdir(parents=True)
+    (ours / "result.json").touch()
+    agent = Agent(LocalHost(), workspace=str(disk / "launch"))
+    done = sync.push(agent, source, str(disk), options=Options(delete=True))
+    assert done.deleted == ["gone"]
+    assert (ours / "result.json").exists()
+    assert sorted(os.listdir(disk)) == ["kept", "launch"]

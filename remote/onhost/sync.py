@@ -114,7 +114,10 @@ class _Place:
         if not self.kind:
             return found
         folders = request.get("folders")
-        return tree.scan(self.root, folders=frozenset(folders) if folders is not None else None)
+        found = tree.scan(self.root, folders=frozenset(folders) if folders is not None else None)
+        if self.store is None:
+            return found
+        return _without(found, os.path.relpath(os.path.realpath(request["workspace"]), os.path.realpath(self.root)))
 
     def known(self, paths: List[str], digests: List[str]) -> Dict[str, Any]:
         """The sha256 of files here, where they are files, and which contents the store has."""
@@ -161,6 +164,12 @@ class _Place:
     def sent(self, wanted: List[Tuple[int, int]]) -> Iterator[bytes]:
         """The stream of the files asked for."""
         return Sender(outgoing(self.entries, dict(wanted), self.target.path)).chunks()
+
+
+def _without(found: tree.Scan, ours: str) -> tree.Scan:
+    """All but what is ours: runs and environments are no part of anybody's folder, and `--delete` must not see them."""
+    found.entries = [entry for entry in found.entries if entry.path != ours and not entry.path.startswith(ours + "/")]
+    return found
 
 
 def _kind(path: bytes) -> str:
