@@ -412,7 +412,10 @@ class Conversation:
         said = self._said()
         if status == 0 and not said:
             return lost(self.host, error)
-        return RemoteError(f"{self.host.name}: {self._verb} ended with status {status}" + (f": {said}" if said else ""))
+        return RemoteError(
+            f"{self.host.name}: {self._verb} ended with status {status}" + (f": {said}" if said else ""),
+            hint="run the same command again: it goes on",
+        )
 
     def _said(self) -> str:
         return self._process.stderr().decode("utf-8", "replace").strip()[-800:]

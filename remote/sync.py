@@ -511,7 +511,7 @@ def _receive(
             if receiver.bad and again:
                 raise BadReply(f"{talk.host.name}: what arrives is not what was sent")
             again, wanted = True, dict.fromkeys(receiver.bad, 0)
-        into.complete(found.entries, found.plan(delete, first=bool(found.conflicts)), _no_store)
+        into.complete(found.entries, found.plan(delete, first=bool(found.conflicts)), _no_store, set(outcome.failed))
     finally:
         into.end()
     outcome.sent_bytes = meter.done

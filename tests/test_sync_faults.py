@@ -38,7 +38,7 @@ from remote.ssh.process import SshProcess
 from tests.answers import Answers
 from tests.box import Box, box_missing
 from tests.conftest import REPOSITORY
-from tests.connected import PYTHON_FOLDER, eventually
+from tests.connected import PYTHON_FOLDER, alive, eventually
 from tests.relay import Relay
 from tests.servers import OpenSshServer
 from tests.test_bring_home import RUN_ID, Laptop
@@ -234,11 +234,6 @@ def test_a_cut_at_any_point_leaves_whole_files_and_a_retry_sends_the_rest(there,
 @WAYS
 def test_half_of_a_large_file_is_not_sent_again(there, tmp_path, up):
     trees, relay = Trees(tmp_path, small=0, large=(60 * MB,)), there.relay
-    with there.agent() as agent:
-        trees.go(up, agent)
-    full = relay.bytes_from_client + relay.bytes_from_server
-    assert full > 60 * MB
-    trees.reset()
     relay.cut_after(30 * MB, sender="client" if up else "server")
     relay.rate_bytes_per_s = 30 * MB  # else up to 2 MB wait in sshd for whoever takes them, and go with it
     with there.agent() as agent, pytest.raises(Unreachable):
@@ -252,8 +247,8 @@ def test_half_of_a_large_file_is_not_sent_again(there, tmp_path, up):
     trees.check_done()
     assert outcome.resumed_bytes > 27 * MB
     resumed = relay.bytes_from_client + relay.bytes_from_server
-    print(outcome.resumed_bytes, f"resumed with {resumed / full:.1%} of {full / MB:.1f} MB")
-    assert resumed <= 0.55 * full
+    print(f"resumed with {resumed / (60 * MB):.1%} of the bytes")
+    assert resumed <= 0.55 * 60 * MB
 
 
 @WAYS
@@ -321,7 +316,7 @@ def test_after_a_cut_it_goes_on_by_itself(there, tmp_path, up):
 @WAYS
 def test_a_line_that_breaks_every_two_megabytes_is_enough(there, tmp_path, up):
     trees, notes = Trees(tmp_path), []
-    there.relay.rate_bytes_per_s = 8 * MB  # else sshd has taken in most of them, and drops that
+    there.relay.rate_bytes_per_s = 12 * MB  # else sshd has taken in most of them, and drops that
     there.relay.cut_after(2 * MB, sender="client" if up else "server", connections=None)
     moved = Moved(notes.append)
     with there.agent() as agent:
@@ -356,9 +351,9 @@ def test_a_line_on_which_nothing_arrives_is_given_up(there, tmp_path, up):
 @WAYS
 def test_a_frozen_line_that_thaws_loses_nothing(there, tmp_path, up):
     trees, relay = Trees(tmp_path), there.relay
-    relay.rate_bytes_per_s = 10 * MB
-    relay.freeze_after(3 * MB if not up else 1800)
-    thawing = threading.Timer(1.5, relay.thaw)
+    relay.rate_bytes_per_s = 20 * MB
+    relay.freeze_after(3 * MB, sender="client" if up else "server")
+    thawing = threading.Timer(1, relay.thaw)
     thawing.start()
     with there.agent() as agent:
         trees.go(up, agent)
@@ -536,7 +531,7 @@ def ends(trees, up):
 
 
 @WAYS
-@pytest.mark.parametrize("shares", [[0.4, 0.97], pytest.param([0.05, 0.7, 0.99], marks=pytest.mark.slow)])
+@pytest.mark.parametrize("shares", [[0.4], pytest.param([0.05, 0.7, 0.97], marks=pytest.mark.slow)])
 def test_the_hosts_process_is_killed(there, tmp_path, up, shares):
     # Large: of what is on its way to us, some 10 MB have left the process.
     trees, relay = Trees(tmp_path, large=(3 * MB, 18 * MB)), there.relay
@@ -604,7 +599,7 @@ def test_the_laptops_process_is_killed(there, laptop, tmp_path, up, shares):
 
 @WAYS
 def test_it_is_killed_while_files_are_given_their_names(there, laptop, tmp_path, up):
-    trees = Trees(tmp_path, small=1600, large=())
+    trees = Trees(tmp_path, small=800, large=())
     first = trees.target / "a/b/s0002"
     old = first.stat().st_ino
     named = lambda: first.stat().st_ino != old  # noqa: E731
@@ -612,7 +607,7 @@ def test_it_is_killed_while_files_are_given_their_names(there, laptop, tmp_path,
 
         def kill():
             pids = eventually(there.programs)
-            while not named():
+            while not named() and alive(pids[0]):
                 pass
             there.kill(pids)
 
@@ -630,7 +625,7 @@ def test_it_is_killed_while_files_are_given_their_names(there, laptop, tmp_path,
     trees.check_whole()
     found = files(trees.target)
     came = sum(found.get(name) == state for name, state in trees.new.items() if trees.old.get(name) != state)
-    print(f"{came} of 1200 had their names")
+    print(f"{came} of 600 had their names")
     assert laptop("sync", *ends(trees, up)).status == 0
     trees.check_done()
 
@@ -693,7 +688,7 @@ def test_two_at_once_into_one_target(there, tmp_path, up, alike):
     one = Trees(tmp_path)
     other = one if alike else Trees(tmp_path / "other", seed=2, target=one.target)
     with there.agent() as first, there.agent() as second:
-        for _ in range(4):
+        for _ in range(3):
             one.reset()
             at_once(lambda: one.go(up, first), lambda: other.go(up, second))
             one.check_whole(other)
@@ -799,11 +794,6 @@ def truncate(path):
     os.truncate(path, 1000)
 
 
-def grow(path):
-    with path.open("ab") as file:
-        file.write(b"more")
-
-
 def rewrite(path):
     with path.open("r+b") as file:
         file.write(b"other")
@@ -829,12 +819,17 @@ def become_a_link(path):
 
 
 @WAYS
-@pytest.mark.parametrize("change", [truncate, grow, rewrite, replace, remove, become_a_folder, become_a_link])
+@pytest.mark.parametrize(
+    "change",
+    [truncate, remove]
+    + [pytest.param(change, marks=pytest.mark.slow) for change in (replace, become_a_folder, become_a_link)],
+)
 def test_a_source_that_changes_on_the_way(there, tmp_path, up, change):
-    trees = Trees(tmp_path, large=(4 * MB, 4 * MB, 2 * MB))
+    trees = Trees(tmp_path, large=(MB, 16 * MB, MB))
     victim = trees.source / "large" / "1"
-    there.relay.rate_bytes_per_s = 20 * MB
-    changer = during(lambda: part_bytes(trees.target) > 5 * MB, lambda: change(victim))
+    # The sender is some 8 MB ahead.
+    there.relay.rate_bytes_per_s = 40 * MB
+    changer = during(lambda: part_bytes(trees.target) > 2.5 * MB, lambda: change(victim))
     with there.agent() as agent:
         outcome = trees.go(up, agent)
     changer.join()
@@ -852,8 +847,28 @@ def test_a_source_that_changes_on_the_way(there, tmp_path, up, change):
 
 
 @WAYS
+def test_what_is_in_the_way_of_a_file_that_does_not_come_stays(there, tmp_path, up):
+    trees = Trees(tmp_path, large=(MB, 16 * MB))
+    victim, inside = trees.source / "large" / "1", trees.target / "large" / "1" / "inside"
+    inside.parent.mkdir()
+    inside.write_text("old")
+    there.relay.rate_bytes_per_s = 40 * MB
+    changer = during(lambda: part_bytes(trees.target) > 2.5 * MB, lambda: remove(victim))
+    with there.agent() as agent:
+        outcome = trees.go(up, agent, options=sync.Options(delete=True))
+        changer.join()
+        assert list(outcome.failed) == ["large/1"]
+        assert inside.read_text() == "old"
+        assert not (trees.target / "only here").exists()
+        victim.write_text("new")
+        trees.go(up, agent, options=sync.Options(delete=True))
+    assert victim.read_text() == (trees.target / "large" / "1").read_text()
+    assert files(trees.target) == files(trees.source)
+
+
+@WAYS
 def test_a_source_that_never_stops_changing_is_named(there, tmp_path, up):
-    trees = Trees(tmp_path, large=(4 * MB, 4 * MB, 2 * MB))
+    trees = Trees(tmp_path, large=(MB, 4 * MB, MB))
     victim, done = trees.source / "large" / "1", threading.Event()
 
     def go_on_changing():
@@ -921,7 +936,7 @@ class Runs(Laptop):
         return True
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGKILL, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
 def test_a_pull_of_a_run_is_killed(there, laptop, tmp_path, number):
     runs, relay = Runs(tmp_path, there, laptop), there.relay
     for at in (MB, 4 * MB):

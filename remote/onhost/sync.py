@@ -152,7 +152,8 @@ class _Place:
                 self.failed.pop(index, None)
             return message({"bad": receiver.bad})
         try:
-            self.target.complete(self.entries, self.plan, self._stored())
+            failed = {self.entries[index].path for index in self.failed}
+            self.target.complete(self.entries, self.plan, self._stored(), failed)
         finally:
             self.target.end()
         return message({"done": {"failed": [[index, why] for index, why in self.failed.items()]}})

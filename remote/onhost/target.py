@@ -348,8 +348,12 @@ class Target:
                     raise
         return count
 
-    def complete(self, entries: Sequence[Entry], plan: Dict[str, Any], stored: Callable[[str], Any]) -> int:
+    def complete(
+        self, entries: Sequence[Entry], plan: Dict[str, Any], stored: Callable[[str], Any], failed: Set[str]
+    ) -> int:
         """Give what came its names and do what a plan says beside it; the number of paths deleted.
+
+        What stands in the way of a file that did not come, as `failed` says, is not deleted.
 
         The plan: {"copies": [[i, path]], "stored": [[i, sha256]], "links": [i], "adopt": [i], "delete": [path],
         "first": whether to delete before anything gets a name, because something is in the way}.
@@ -361,7 +365,8 @@ class Target:
                 self.copy(stored(sha256), entries[index])
             for index in plan["links"]:
                 self.link(entries[index])
-        deleted = self.delete(plan["delete"]) if plan["first"] else 0
+        gone = [path for path in plan["delete"] if not _is_below(path, failed)]
+        deleted = self.delete(gone) if plan["first"] else 0
         self.commit()
         folders = [entry for entry in entries if entry.kind == FOLDER]
         for entry in folders:
@@ -369,7 +374,7 @@ class Target:
         for index in plan["adopt"]:
             self.adopt(entries[index])
         if not plan["first"]:
-            deleted = self.delete(plan["delete"])
+            deleted = self.delete(gone)
         for entry in reversed(folders):
             self.adopt(entry)
         # The others had the times that they should have, until something in them got or lost its name.
@@ -438,6 +443,13 @@ def part_key(entry: Entry) -> str:
 def _path_key(path: str) -> str:
     """What the names of all unfinished files for this path begin with."""
     return blake2b(path.encode("utf-8", "surrogatepass"), digest_size=12).hexdigest()
+
+
+def _is_below(path: str, tops: Set[str]) -> bool:
+    """Whether a path is one of these or lies below one."""
+    while path and path not in tops:
+        path = path.rpartition("/")[0]
+    return bool(path)
 
 
 def taken_over(root: str) -> Refused:
