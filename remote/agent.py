@@ -181,30 +181,17 @@ class Agent:
         Raises what the host refused as RemoteError, and Unreachable, TimedOut, BadReply.
         """
         nonce = secrets.token_hex(8)
-        arguments, feed = [verb, nonce], Feed()
         asked = _packed(request)
-        if len(asked) <= INLINE_BYTES:
-            # Beside the verb it costs no turn of its own.
-            arguments.append(asked)
-        else:
-            feed.send([asked.encode("ascii") + b"\n"])
-        try:
-            with self._lock:
-                process, reader = self._started(nonce, arguments, feed)
-        except BaseException:
-            feed.end()  # whoever waits for more of it would wait for ever
-            raise
+        # Beside the verb it costs no turn of its own.
+        inline = len(asked) <= INLINE_BYTES
+        arguments = [verb, nonce, asked] if inline else [verb, nonce]
+        with self._lock:
+            process, reader, feed = self._started(nonce, arguments, b"" if inline else asked.encode("ascii") + b"\n")
         with process:
             talk = Conversation(self.host, verb, process, reader, feed)
             try:
-                expired = threading.Event()
-                try:
-                    with time_limit(process, timeout_s, expired):
-                        talk.open(nonce)
-                except (BadReply, Unreachable) as error:
-                    if expired.is_set():
-                        raise TimedOut(f"{self.host.name}: no answer to {verb} within {timeout_s:g} s") from error
-                    raise
+                with _in_time(process, timeout_s, f"{self.host.name}: no answer to {verb}"):
+                    talk.open(nonce)
                 yield talk
             finally:
                 feed.end()
@@ -213,23 +200,26 @@ class Agent:
         self.host.connect()
         return self._place is not None and self._seen_logins == self.host.logins
 
-    def _started(self, nonce: str, arguments: Sequence[str], feed: Feed) -> tuple[Process, Reader]:
-        """Our program, started there, and what it says: found and started in one go where it was not found yet."""
-        if not self._is_settled() and not self.host.is_local:
-            process, reader = self._find(nonce, arguments, feed)
-            if process is not None:
-                return process, reader
-            feed.restart()
-        elif not self._is_settled():
-            self._settle()
+    def _started(self, nonce: str, arguments: Sequence[str], first: bytes) -> tuple[Process, Reader, Feed]:
+        """Our program, started there, what it says, and what it reads after `first`: found and started in one go where
+        it was not found yet."""
+        if not self._is_settled():
+            if self.host.is_local:
+                self._settle()
+            elif found := self._find(nonce, arguments, first):
+                return found
         assert self._place is not None
-        process = self.host.start([self._place.python, "-IS", self._place.program, *arguments], stdin=feed)
-        return process, Reader(process.chunks(), line_limit=REPLY_LIMIT_BYTES)
+        return self._begun([self._place.python, "-IS", self._place.program, *arguments], first)
+
+    def _begun(self, argv: Sequence[str], first: bytes) -> tuple[Process, Reader, Feed]:
+        feed = Feed(first)
+        process = self.host.start(argv, stdin=feed)
+        return process, Reader(process.chunks(), line_limit=REPLY_LIMIT_BYTES), feed
 
     def _settle(self) -> None:
         """Find a Python and a folder, and bring our program there if it is not there yet: one or two round trips."""
         if not self.host.is_local:
-            self._find(secrets.token_hex(8), (), ())
+            self._find(secrets.token_hex(8), (), b"")
             return
         if os.name == "nt":
             raise NotFound("local: runs need a POSIX system", hint="use a rented host, or work inside WSL")
@@ -239,33 +229,27 @@ class Agent:
         self.host.run([place.python, "-IS", "-c", INSTALL, place.program], stdin=program()).check()
         self._place, self._seen_logins = place, self.host.logins
 
-    def _find(self, nonce: str, arguments: Sequence[str], feed: Iterable[bytes]) -> tuple[Process | None, Reader]:
-        """Look around there; the process that our program runs in now, None where it had to be brought there first."""
+    def _find(self, nonce: str, arguments: Sequence[str], first: bytes) -> tuple[Process, Reader, Feed] | None:
+        """Look around there; what our program runs in now, None where it had to be brought there first."""
         expected = self._identity
         argv = ["sh", "-c", FIND, "sh", program_name(), nonce, expected.hostname, expected.marker]
         argv += [secrets.token_hex(16), self._asked_workspace, *WORKSPACES, "--"]
         argv += [*dict.fromkeys((*self._pythons, *PYTHONS)), "--", *arguments]
-        process = self.host.start(argv, stdin=feed)
-        reader = Reader(process.chunks(), line_limit=REPLY_LIMIT_BYTES)
+        process, reader, feed = self._begun(argv, first)
         try:
-            expired = threading.Event()
-            try:
-                with time_limit(process, FIND_TIMEOUT_S, expired):
-                    place, ready = self._found(nonce, process, reader)
-            except (BadReply, Unreachable) as error:
-                if expired.is_set():
-                    raise TimedOut(f"{self.host.name}: sh did not end within {FIND_TIMEOUT_S:g} s") from error
-                raise
-            if not ready or not arguments:
-                process.close()
-            if not ready:
+            with _in_time(process, FIND_TIMEOUT_S, f"{self.host.name}: sh did not end"):
+                place, ready = self._found(nonce, process, reader)
+            if ready:
+                self._place, self._seen_logins = place, self.host.logins
+            else:
                 self._install(place)
-                return None, reader
-            self._place, self._seen_logins = place, self.host.logins
-            return process, reader
         except BaseException:
-            process.close()
+            _given_up(process, feed)
             raise
+        if ready and arguments:
+            return process, reader, feed
+        _given_up(process, feed)
+        return None
 
     def _found(self, nonce: str, process: Process, reader: Reader) -> tuple[Place, bool]:
         found, other = f"@launch {nonce} found", f"@launch {nonce} other"
@@ -305,12 +289,13 @@ class Agent:
 
 
 class Feed:
-    """What a process reads, given to it bit by bit while it runs."""
+    """What a process reads, given to it bit by bit while it runs, `first` at once."""
 
-    def __init__(self) -> None:
+    def __init__(self, first: bytes = b"") -> None:
         self._waiting: SimpleQueue[Iterable[bytes] | None] = SimpleQueue()
-        self._first: list[Iterable[bytes]] = []
         self._ended = False
+        if first:
+            self.send([first])
 
     def send(self, chunks: Iterable[bytes]) -> None:
         """Let the process have these, after what it was given before; another thread goes through them."""
@@ -322,19 +307,27 @@ class Feed:
             self._ended = True
             self._waiting.put(None)
 
-    def restart(self) -> None:
-        """For another process, from the beginning: only while nothing but a request was sent."""
-        self._waiting.put(None)
-        self._waiting = SimpleQueue()
-        for chunks in self._first:
-            self._waiting.put(chunks)
-
     def __iter__(self) -> Iterator[bytes]:
-        waiting = self._waiting
-        while (chunks := waiting.get()) is not None:
-            if isinstance(chunks, list):
-                self._first.append(chunks)
+        while (chunks := self._waiting.get()) is not None:
             yield from chunks
+
+
+def _given_up(process: Process, feed: Feed) -> None:
+    feed.end()  # whoever waits for more of it would wait for ever
+    process.close()
+
+
+@contextmanager
+def _in_time(process: Process, seconds: float, complaint: str) -> Iterator[None]:
+    """Raises TimedOut, with the complaint, where the block takes longer than `seconds`; the process is closed then."""
+    expired = threading.Event()
+    try:
+        with time_limit(process, seconds, expired):
+            yield
+    except (BadReply, Unreachable) as error:
+        if expired.is_set():
+            raise TimedOut(f"{complaint} within {seconds:g} s") from error
+        raise
 
 
 class Conversation:
@@ -398,10 +391,7 @@ class Conversation:
         except Unreachable as error:
             raise lost(self.host, error) from error
         if status != 0:
-            said = self._said()
-            raise RemoteError(
-                f"{self.host.name}: {self._verb} ended with status {status}" + (f": {said}" if said else "")
-            )
+            raise RemoteError(self._ended_with(status))
 
     def cut(self, error: Exception) -> RemoteError:
         """The error for a stream that ended early.  Raises what the sending side of ours tripped over, if it did."""
@@ -409,13 +399,13 @@ class Conversation:
             status = self._process.wait()
         except Unreachable as broken:
             return lost(self.host, broken)
-        said = self._said()
-        if status == 0 and not said:
+        if status == 0 and not self._said():
             return lost(self.host, error)
-        return RemoteError(
-            f"{self.host.name}: {self._verb} ended with status {status}" + (f": {said}" if said else ""),
-            hint="run the same command again: it goes on",
-        )
+        return RemoteError(self._ended_with(status), hint="run the same command again: it goes on")
+
+    def _ended_with(self, status: int) -> str:
+        said = self._said()
+        return f"{self.host.name}: {self._verb} ended with status {status}" + (f": {said}" if said else "")
 
     def _said(self) -> str:
         return self._process.stderr().decode("utf-8", "replace").strip()[-800:]
@@ -423,11 +413,14 @@ class Conversation:
 
 def refusal(host: Host, fields: dict[str, Any]) -> RemoteError:
     """What our program refused there, as an error."""
-    refused = RemoteError(f"{host.name}: {fields.get('message')}", hint=str(fields.get("hint") or ""))
-    refused.code = str(fields.get("code"))
-    if refused.code in ("run_not_found", "no_such_path"):
-        return NotFound(refused.message, hint=refused.hint)
-    return refused
+    message, hint, code = (
+        f"{host.name}: {fields.get('message')}",
+        str(fields.get("hint") or ""),
+        str(fields.get("code")),
+    )
+    if code in ("run_not_found", "no_such_path"):
+        return NotFound(message, hint=hint)
+    return RemoteError(message, hint=hint, code=code)
 
 
 def _text(line: bytes) -> str:

@@ -13,10 +13,12 @@ class RemoteError(Exception):
 
     code = "remote_failed"
 
-    def __init__(self, message: str, *, hint: str = "") -> None:
+    def __init__(self, message: str, *, hint: str = "", code: str = "") -> None:
         super().__init__(message)
         self.message = message
         self.hint = hint
+        if code:
+            self.code = code
 
 
 class Unreachable(RemoteError):

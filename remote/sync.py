@@ -24,10 +24,9 @@ from remote.onhost import tree
 from remote.onhost.frames import BrokenStream, EndedEarly, message
 from remote.onhost.refused import Refused
 from remote.onhost.target import SPARE_BYTES, Target, part_key
-from remote.onhost.transfer import Receiver, Sender, outgoing
+from remote.onhost.transfer import WORTH_ASKING_BYTES, Receiver, Sender, outgoing
 from remote.onhost.tree import FILE, FOLDER, LINK, Buckets, Entry
 
-HASHING_TIMEOUT_S = 3600
 OPENING_TIMEOUT_S = 600
 MODES_UP = 0o777
 # Nobody else may write to what came from a host, whatever it says.
@@ -38,8 +37,6 @@ SHOWN = 20
 # How long an answer about contents gets; a longer line than 8 MiB is not read.
 ANSWER_BYTES = 2 * 1024 * 1024
 DIGEST_CHARACTERS = 70
-# Asking whether the host has a content costs a turn; sending this much takes about as long.
-WORTH_ASKING_BYTES = 1024 * 1024
 
 
 @dataclass(frozen=True)
@@ -282,9 +279,7 @@ def _talking(agent: Agent, request: dict[str, Any]) -> Iterator[Conversation]:
         except BrokenStream as error:
             raise BadReply(f"{agent.host.name}: what it sends can't be read: {error}") from error
         except Refused as refused:
-            here = RemoteError(refused.message, hint=refused.hint)
-            here.code = refused.code
-            raise here from refused
+            raise RemoteError(refused.message, hint=refused.hint, code=refused.code) from refused
 
 
 def _opening(talk: Conversation, request: dict[str, Any]) -> tuple[dict[str, Any], list[Entry], Buckets]:
@@ -447,12 +442,11 @@ def _check_room(where: str, found: Differences, free: Any, inodes: Any) -> None:
 
 def no_room(where: str, needed: int, free: Any) -> RemoteError:
     """The error for a disk that is too small."""
-    error = RemoteError(
+    return RemoteError(
         f"{where}: {needed / 1e6:.0f} MB are to be sent, {_count(free) / 1e6:.0f} MB are free",
         hint="free some space there, then run the same command again",
+        code="disk_full",
     )
-    error.code = "disk_full"
-    return error
 
 
 def _send(

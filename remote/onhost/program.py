@@ -2,7 +2,7 @@
 
 `python FILE.pyz VERB NONCE [REQUEST]` takes its request (JSON, zlib, base64) from there or as the first line of stdin.
 The reply stands on stdout behind a line with the nonce, because a login shell may print anything before it.  What a
-verb needs is imported by it: every import is compiled anew, and a sync is to begin at once.
+verb needs is imported by it: every verb is a process of its own, and a sync is to begin at once.
 """
 
 from __future__ import annotations

@@ -6,17 +6,15 @@ import contextlib
 import hashlib
 import os
 import re
-from typing import Any, BinaryIO, Callable, Dict, List
+from typing import Any, Callable, Dict, List
 
-from .frames import Reader, message
+from .frames import CHUNK_BYTES, Reader, message
 from .refused import Refused
 from .target import Target, copy_file
-from .transfer import Receiver
+from .transfer import WORTH_ASKING_BYTES, Receiver
 from .tree import FILE, Entry, unpack
 
 SHA256 = re.compile(r"[0-9a-f]{64}\Z")
-# Smaller contents are sent sooner than they are looked for.
-WORTH_ASKING_BYTES = 1024 * 1024
 
 
 class Store:
@@ -52,7 +50,7 @@ class Store:
                     return True
         except FileNotFoundError:
             pass
-        if _sha256_of(path) == sha256:
+        if sha256_of(path) == sha256:
             _write(path + ".stat", record.encode("ascii"))
             return True
         # Somebody changed it.  Kept for a look, out of the way, so that the right content can take its place.
@@ -120,13 +118,10 @@ def _write(path: str, content: bytes) -> None:
     os.replace(temporary, path)
 
 
-def _sha256_of(path: str) -> str:
+def sha256_of(path: Any, flags: int = 0) -> str:
+    """Of the content of a file, opened with these `flags` more.  Raises OSError."""
     digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        for chunk in iter(lambda: _read(file), b""):
+    with open(os.open(path, os.O_RDONLY | flags), "rb", buffering=0) as file:
+        while chunk := file.read(CHUNK_BYTES):
             digest.update(chunk)
     return digest.hexdigest()
-
-
-def _read(file: BinaryIO) -> bytes:
-    return file.read(1 << 20)

@@ -13,15 +13,14 @@ from __future__ import annotations
 
 import base64
 import contextlib
-import hashlib
 import os
 import stat
 from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
 
 from . import tree
-from .frames import CHUNK_BYTES, EndedEarly, Reader, message
+from .frames import EndedEarly, Reader, message
 from .refused import Refused
-from .store import Store
+from .store import Store, sha256_of
 from .target import Target
 from .transfer import Receiver, Sender, outgoing
 from .tree import FOLDER, Entry
@@ -83,12 +82,10 @@ class _Place:
         self.wanted: Dict[int, int] = {}
         self.plan: Dict[str, Any] = {}
         self.failed: Dict[int, str] = {}
-        self.special: List[str] = []
 
     def opening(self, request: Dict[str, Any]) -> Iterator[bytes]:
         """What lies here, as far as it may differ from what the laptop has."""
         found = self._scanned(request)
-        self.special = found.special
         # One file has another place there; what lies beside that says nothing.
         theirs = b"" if self.leaf else base64.b64decode(request["buckets"])
         differ = tree.Buckets.differing(found.entries, theirs, request["mode_mask"])
@@ -102,7 +99,7 @@ class _Place:
         })  # fmt: skip
         yield from tree.pack(self.entries)
         parts = self.target.parts() if self.store is not None else {}
-        sizes = sorted(self.store.sizes()) if self.store is not None and request.get("sizes") else []
+        sizes = self.store.sizes() if self.store is not None and request.get("sizes") else []
         yield message({"parts": parts, "sizes": sizes})
 
     def _scanned(self, request: Dict[str, Any]) -> tree.Scan:
@@ -124,7 +121,7 @@ class _Place:
         found = {}
         for path in paths:
             with contextlib.suppress(OSError):
-                found[path] = _sha256_of(self.target.path(path))
+                found[path] = sha256_of(self.target.path(path), os.O_NOFOLLOW)
         return {"hash": found, "have": [one for one in digests if self.store is not None and self.store.has(one)]}
 
     def take_over(self, plan: Dict[str, Any], entries: List[Entry]) -> None:
@@ -201,12 +198,3 @@ def _named(target: Target, names: List[str]) -> tree.Scan:
             found.special += [f"{name}/{one}" for one in below.special]
     found.entries.sort(key=tree.get_path)
     return found
-
-
-def _sha256_of(at: Any) -> str:
-    digest = hashlib.sha256()
-    descriptor = os.open(at, os.O_RDONLY | os.O_NOFOLLOW)
-    with open(descriptor, "rb", buffering=0) as file:
-        while chunk := file.read(CHUNK_BYTES):
-            digest.update(chunk)
-    return digest.hexdigest()

@@ -18,6 +18,7 @@ from functools import lru_cache
 from hashlib import blake2b
 from typing import Any, Callable, Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Set, Tuple
 
+from .frames import CHUNK_BYTES
 from .refused import Refused
 from .tree import FILE, FOLDER, LINK, STAGING, WINDOWS, Entry, native, text
 
@@ -27,7 +28,6 @@ PART_KEPT_S = 7 * 24 * 3600
 IDLE_S = 30
 BEGINNINGS = 100
 SPARE_BYTES = 64 * 1024 * 1024
-READ_BYTES = 1024 * 1024
 FULL = (errno.ENOSPC, errno.EDQUOT)
 FICLONE = 0x40049409
 SYNC_FILE_RANGE_WRITE = 2
@@ -252,14 +252,14 @@ class Target:
         os.symlink(native(entry.link), at)
         self._ready.append((at, entry))
 
-    def commit(self) -> int:
-        """Flush what was kept, then give each file its name; how many got one.
+    def commit(self) -> None:
+        """Flush what was kept, then give each file its name.
 
         Raises Refused, before anything is renamed, where something that is no file is in the way.
         """
         ready, self._ready = self._ready, []
         if not ready:
-            return 0
+            return
         for _, entry in ready:
             self._check_free(entry)
         if ONE_FLUSH:
@@ -277,7 +277,6 @@ class Target:
             done = [_path_key(entry.path) for _, entry in ready]
             for folder in folders:
                 self._abandoned(folder, done)
-        return len(ready)
 
     def _check_free(self, entry: Entry) -> None:
         parent = entry.path.rpartition("/")[0]
@@ -327,9 +326,8 @@ class Target:
             if entry.kind != FOLDER:
                 raise
 
-    def delete(self, paths: Iterable[str]) -> int:
-        """Remove files, links and empty folders; how many went.  A folder that is not empty stays."""
-        count = 0
+    def delete(self, paths: Iterable[str]) -> None:
+        """Remove files, links and empty folders.  A folder that is not empty stays."""
         for path in sorted(paths, reverse=True):  # what lies in a folder before the folder
             self.folder(path.rpartition("/")[0])
             at = self.path(path)
@@ -340,18 +338,16 @@ class Target:
                     self._times.pop(path, None)
                 else:
                     os.unlink(at)
-                count += 1
             except FileNotFoundError:
                 pass
             except OSError as error:
                 if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                     raise
-        return count
 
     def complete(
         self, entries: Sequence[Entry], plan: Dict[str, Any], stored: Callable[[str], Any], failed: Set[str]
-    ) -> int:
-        """Give what came its names and do what a plan says beside it; the number of paths deleted.
+    ) -> None:
+        """Give what came its names and do what a plan says beside it.
 
         What stands in the way of a file that did not come, as `failed` says, is not deleted.
 
@@ -366,7 +362,8 @@ class Target:
             for index in plan["links"]:
                 self.link(entries[index])
         gone = [path for path in plan["delete"] if not _is_below(path, failed)]
-        deleted = self.delete(gone) if plan["first"] else 0
+        if plan["first"]:
+            self.delete(gone)
         self.commit()
         folders = [entry for entry in entries if entry.kind == FOLDER]
         for entry in folders:
@@ -374,14 +371,13 @@ class Target:
         for index in plan["adopt"]:
             self.adopt(entries[index])
         if not plan["first"]:
-            deleted = self.delete(gone)
+            self.delete(gone)
         for entry in reversed(folders):
             self.adopt(entry)
         # The others had the times that they should have, until something in them got or lost its name.
         for path in self._times.keys() - {entry.path for entry in folders}:
             with contextlib.suppress(PermissionError, FileNotFoundError):
                 os.utime(self.path(path), ns=(self._times[path], self._times[path]))
-        return deleted
 
     def end(self) -> None:
         """Remove what is not needed any more; unfinished large files stay, to be gone on with."""
@@ -526,7 +522,7 @@ def _copy(source: int, target: int) -> None:
         with contextlib.suppress(OSError):
             fcntl.ioctl(target, FICLONE, source)
             return
-    while chunk := os.read(source, READ_BYTES):
+    while chunk := os.read(source, CHUNK_BYTES):
         written = memoryview(chunk)
         while written:
             written = written[os.write(target, written) :]

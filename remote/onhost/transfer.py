@@ -17,7 +17,7 @@ import os
 import stat
 import time
 from hashlib import sha256
-from typing import Any, Callable, Dict, Iterable, Iterator, List, NamedTuple, Sequence, Tuple, Union
+from typing import Any, Callable, Dict, Iterable, Iterator, List, NamedTuple, Sequence, Tuple
 
 from .frames import CHUNK_BYTES, BrokenStream, Reader, message
 from .refused import Refused
@@ -27,6 +27,8 @@ from .tree import FILE, Entry, checked, look
 SMALL_BYTES = 128 * 1024
 BUNDLE_BYTES = 256 * 1024
 BUNDLE_FILES = 512
+# Asking whether the host's store has a content costs a turn; sending this much takes about as long.
+WORTH_ASKING_BYTES = 1024 * 1024
 # How much of a large file may wait to be written to the disk.
 WRITE_BACK_BYTES = 64 * 1024 * 1024
 # A file written to within one tick of the clock could be written to once more without a new time (git's racy rule).
@@ -192,7 +194,7 @@ class Receiver:
     def __init__(
         self,
         target: Target,
-        entries: Union[List[Entry], Dict[int, Entry]],
+        entries: List[Entry],
         wanted: Dict[int, int],
         *,
         expected: Dict[int, str],

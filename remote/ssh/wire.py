@@ -24,45 +24,34 @@ SAID_BYTES = 2000
 
 def within(seconds: float, work: Callable[[], T]) -> T:
     """What `work` returns or raises.  Raises TimeoutError when it takes longer; it is then left to itself."""
-    outcome: _Outcome[T] = _Outcome(work)
-    thread = threading.Thread(target=outcome.find, daemon=True)
-    thread.start()
-    thread.join(seconds)
-    if thread.is_alive():
-        raise TimeoutError("timed out")
-    if outcome.error is not None:
-        raise outcome.error
-    return outcome.value
+    return Started(work).result(seconds)
 
 
 class Started(Generic[T]):
     """`work`, under way in a thread of its own."""
 
-    def __init__(self, work: Callable[[], T]) -> None:
-        self._outcome: _Outcome[T] = _Outcome(work)
-        self._thread = threading.Thread(target=self._outcome.find, daemon=True)
-        self._thread.start()
-
-    def result(self) -> T:
-        """What it returned or raised, once it is over."""
-        self._thread.join()
-        if self._outcome.error is not None:
-            raise self._outcome.error
-        return self._outcome.value
-
-
-class _Outcome(Generic[T]):
-    value: T
+    _value: T
 
     def __init__(self, work: Callable[[], T]) -> None:
         self._work = work
-        self.error: BaseException | None = None
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._find, daemon=True)
+        self._thread.start()
 
-    def find(self) -> None:
+    def _find(self) -> None:
         try:
-            self.value = self._work()
-        except BaseException as error:  # it belongs to whoever waits in `within`
-            self.error = error
+            self._value = self._work()
+        except BaseException as error:  # it belongs to whoever waits for the result
+            self._error = error
+
+    def result(self, seconds: float | None = None) -> T:
+        """What it returned or raised, once it is over.  Raises TimeoutError when that takes longer."""
+        self._thread.join(seconds)
+        if self._thread.is_alive():
+            raise TimeoutError("timed out")
+        if self._error is not None:
+            raise self._error
+        return self._value
 
 
 def tcp(host: str, port: int, timeout_s: float) -> socket.socket:
