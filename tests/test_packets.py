@@ -23,7 +23,8 @@ from tests.connected import connect
 # What is private to paramiko's packetizer and used here: another paramiko may call it otherwise.
 PRIVATE = (
     "aead_in", "need_rekey", "compress_engine_in", "mac_size_in", "block_engine_in", "iv_in", "sequence_number_in",
-    "received_bytes", "received_packets", "remainder", "socket", "closed",
+    "received_bytes", "received_packets", "remainder", "socket", "closed", "aead_out", "compress_engine_out",
+    "write_lock", "block_engine_out", "block_size_out", "iv_out", "sequence_number_out", "sent_bytes", "sent_packets",
 )  # fmt: skip
 
 

@@ -577,6 +577,7 @@ def test_the_laptops_process_is_killed(there, laptop, tmp_path, up, shares):
     trees, relay = Trees(tmp_path), there.relay
     assert laptop("sync", *ends(trees, up)).status == 0
     total = relay.bytes_from_client if up else relay.bytes_from_server
+    unfinished = 0
     for share in shares:
         trees.reset()
         relay.reset_counts()
@@ -591,10 +592,11 @@ def test_the_laptops_process_is_killed(there, laptop, tmp_path, up, shares):
         there.quiet()
         trees.check_whole()
         missing = trees.missing_bytes()
-        assert missing > 0
+        unfinished += missing > 0  # all of it may have been on its way
         done = laptop("sync", *ends(trees, up), "--json")
         assert done.data["sent_bytes"] == missing
         trees.check_done()
+    assert unfinished
 
 
 @WAYS

@@ -8,6 +8,8 @@ verb needs is imported by it: every verb is a process of its own, and a sync is 
 from __future__ import annotations
 
 import base64
+import contextlib
+import fcntl
 import json
 import os
 import signal
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
 LOGIN_NAMES = ("PATH", "HOME", "USER", "LANG", "LC_ALL", "TMPDIR", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES",
                "HF_ENDPOINT", "HF_HOME", "HF_HUB_DISABLE_XET", "HF_HUB_OFFLINE", "XDG_CACHE_HOME", "SSL_CERT_FILE",
                "PIP_CERT", "PIP_CONFIG_FILE", "PIP_FIND_LINKS", "PIP_CACHE_DIR", "PIP_DEFAULT_TIMEOUT")  # fmt: skip
+F_SETPIPE_SZ = 1031
+PIPE_BYTES = 1024 * 1024
 REQUEST_LIMIT_BYTES = 64 * 1024 * 1024
 
 
@@ -197,6 +201,7 @@ def main(argv: List[str]) -> int:
         if verb in CONVERSING:
             _out(nonce, "stream", {})
             opened = True
+            _widen()
             CONVERSING[verb](request, reader, _say)
         elif verb in REPLYING:
             _out(nonce, "reply", REPLYING[verb](request))
@@ -225,6 +230,13 @@ def _request(argv: List[str]) -> Any:
     # Our program lies in the workspace that it works in.
     request.setdefault("workspace", os.path.dirname(os.path.dirname(os.path.abspath(argv[0]))))
     return request, reader
+
+
+def _widen() -> None:
+    """Let sshd bring or take a megabyte while a file is hashed or written: a pipe holds 64 KB, and both would wait."""
+    for descriptor in (0, 1):
+        with contextlib.suppress(OSError):  # no pipe, or more than this user may have
+            fcntl.fcntl(descriptor, F_SETPIPE_SZ, PIPE_BYTES)
 
 
 def _leave(number: int, frame: Any) -> None:

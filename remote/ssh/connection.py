@@ -203,7 +203,7 @@ def _transport(sock: Any, key_types: Sequence[str], **options: Any) -> paramiko.
     )
     private: Any = transport
     private.packetizer.__class__ = Packets
-    private.packetizer.channels = private._channels
+    private.packetizer.prepare(private._channels)
     transport.packetizer.REKEY_BYTES = 2**36
     transport.packetizer.REKEY_PACKETS = 2**31
     security = transport.get_security_options()

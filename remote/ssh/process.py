@@ -47,9 +47,10 @@ class SshProcess(Process):
 
     def _sent(self, chunk: bytes) -> bool:
         """False when nobody takes it any more: the command ended or the connection broke, and `wait` tells which."""
+        from remote.ssh.packets import send_all
+
         try:
-            # A view: paramiko cuts off what it sent after every packet, and of bytes that would be a copy each time.
-            self._channel.sendall(memoryview(chunk))  # type: ignore[arg-type]
+            send_all(self._channel, memoryview(chunk))
         except (OSError, EOFError):
             return False
         return True

@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
 CHUNK_BYTES = 256 * 1024
@@ -87,11 +87,18 @@ class _Wire(socket.socket):
     _hurries = 64 if hasattr(socket, "TCP_QUICKACK") else 0
 
     def recv(self, size: int, flags: int = 0, /) -> bytes:
+        self._hurry()
+        return super().recv(size, flags)
+
+    def recv_into(self, buffer: Any, size: int = 0, flags: int = 0, /) -> int:
+        self._hurry()
+        return super().recv_into(buffer, size, flags)
+
+    def _hurry(self) -> None:
         if self._hurries:
             self._hurries -= 1
             with contextlib.suppress(OSError):
                 self.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
-        return super().recv(size, flags)
 
 
 def _tune(wire: socket.socket) -> None:
