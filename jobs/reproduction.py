@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from jobs import adapter, atomic, explanations, probes
+from jobs import adapter, atomic, explanations, own_copy, probes
 from jobs.checks import Check
 from jobs.errors import AdapterRejected
 from jobs.probes import Logits, Outputs, Probes
@@ -42,20 +42,21 @@ SINGLES = 4
 
 
 def in_fresh_process(
-    adapter_folder: Path, probes_folder: Path, base_folder: Path, *, where: Where, timeout_s: float = 3600
+    adapter_folder: Path,
+    probes_folder: Path,
+    base_folder: Path,
+    *,
+    where: Where,
+    python: str = sys.executable,
+    timeout_s: float = 3600,
 ) -> list[Check]:
-    """`reproduce`, in a new Python that has nothing of this one's memory; offline.  Never raises."""
-    package = Path(__file__).resolve().parent.parent
-    # Offline, so that no library asks the Hub about a name it finds in a file from the host.
-    environment = os.environ | {
-        "HF_HUB_OFFLINE": "1",
-        "TRANSFORMERS_OFFLINE": "1",
-        "PYTHONPATH": str(package),
-    }
+    """`reproduce`, in a new process that has nothing of this one's memory; offline.  Never raises."""
     with tempfile.TemporaryDirectory() as scratch:
+        # Offline, so that no library asks the Hub about a name it finds in a file from the host.
+        environment = os.environ | {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", **own_copy.into(Path(scratch))}
         out = Path(scratch, "checks.json")
         folders = [str(path.resolve()) for path in (adapter_folder, probes_folder, base_folder)]
-        argv = [sys.executable, "-m", "jobs.reproduction", *folders, "--where", where, "--out", str(out)]
+        argv = [python, "-P", "-m", "jobs.reproduction", *folders, "--where", where, "--out", str(out)]
         try:
             done = subprocess.run(
                 argv, env=environment, cwd=scratch, timeout=timeout_s, capture_output=True, check=False

@@ -6,6 +6,7 @@ can call this: whatever needs torch runs in a process of its own.
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -23,20 +24,24 @@ def verify(
     where: Where,
     static_only: bool = False,
     this_process_is_fresh: bool = False,
+    python: str = sys.executable,
 ) -> Verdict:
     """The verdict on a run's adapter, on its host or at home.
 
-    With a base the stored probes are reproduced in a fresh process: a new one, unless the caller says that this one has
-    nothing of the training's memory (it then saves ten seconds of imports).  At home without one, the host's own
-    verdict stands for it, and the level says so.
+    With a base the stored probes are reproduced in a fresh process: a new one of `python`, unless the caller says that
+    this one has nothing of the training's memory (it then saves ten seconds of imports).  At home without one, the
+    host's own verdict stands for it, and the level says so.
     """
     checks = [_transport(run, where)]
     checks += _static(run.adapter, base_folder, initial=_initial(run), ours=True)
     if static_only:
         return Verdict(STATIC, (*checks, _not_reproduced("static checks only were asked for")))
     if base_folder is not None:
-        reproduce = reproduction.reproduce if this_process_is_fresh else reproduction.in_fresh_process
-        reproduced = reproduce(run.adapter, run.probes, base_folder, where=where)
+        folders = (run.adapter, run.probes, base_folder)
+        if this_process_is_fresh:
+            reproduced = reproduction.reproduce(*folders, where=where)
+        else:
+            reproduced = reproduction.in_fresh_process(*folders, where=where, python=python)
         level: Level = (ON_HOST if where == "host" else HERE) if all_passed(reproduced) else STATIC
         return Verdict(level, (*checks, *reproduced))
     if where == "home":

@@ -19,6 +19,7 @@ from remote.clean import Asked, Cleaned, Kept
 NAMES = {
     "run": ("run", "runs"),
     "environment": ("environment", "environments"),
+    "downloads": ("cache of downloads", "caches of downloads"),
     "object": ("stored file", "stored files"),
     "quarantined": ("damaged stored file", "damaged stored files"),
     "leftover": ("unfinished piece", "unfinished pieces"),
@@ -35,6 +36,7 @@ REASONS = {
 }
 RECENT = {
     "environment": "used in the last 7 days",
+    "downloads": "an environment was built in the last 7 days",
     "object": "pushed in the last hour",
     "leftover": "touched in the last day",
     "program": "from the last day",

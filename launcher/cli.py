@@ -15,10 +15,12 @@ from launcher.commands import (
     clean,
     demo,
     doctor,
+    env,
     evaluate,
     exec,
     host,
     logs,
+    prepare,
     ps,
     pull,
     shell,
@@ -66,7 +68,8 @@ def _first_line() -> str:
 
 
 for _module in (
-    demo, host, train, ps, logs, wait, stop, pull, verify, evaluate, sync, exec, shell, tunnel, clean, doctor,
+    demo, host, prepare, train, ps, logs, wait, stop, pull, verify, evaluate, sync, exec, shell, tunnel, env, clean,
+    doctor,
 ):  # fmt: skip
     launch.add_command(_module.command)
 

@@ -43,11 +43,11 @@ def demo(app: App, output: Output, target: Path, host: str | None) -> dict[str, 
     output.observe(Note(pulled.in_words().splitlines()[0]))
     home = home_jobs.find(record.run_id, app.ledger)
     with _timed(seconds, "verify here"):
-        verified = home_jobs.verify(home, output.observe_notes)
+        verified = home_jobs.verify(home, app.settings.local_workspace, output.observe_notes)
         verdict.check(record.run_id, verified)
     output.observe(Note(f"verified: {len(verified['checks'])} checks, {verified['level']}"))
     with _timed(seconds, "evaluate here"):
-        evaluated = home_jobs.evaluate(home, output.observe)
+        evaluated = home_jobs.evaluate(home, app.settings.local_workspace, output.observe)
     evaluated["notes"].append("seconds: " + ", ".join(f"{stage} {value:.0f}" for stage, value in seconds.items()))
     return {**evaluated, "run_id": record.run_id, "folder": str(pulled.folder), "seconds": seconds}
 

@@ -6,16 +6,16 @@ import codecs
 import json
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jobs import manifest
+from jobs import manifest, own_copy
 from jobs.run_directory import RunDirectory
 from jobs.submission import Submission
 from jobs.submission import load as load_submission
-from launcher import recipe
+from launcher import home_python
 from launcher.errors import LaunchError, NoSuchRun
 from launcher.ledger import Ledger, Record
 from launcher.progress import LogPiece, Note, Observer
@@ -61,24 +61,26 @@ def find(argument: str | None, ledger: Ledger, *, base: Path | None = None) -> H
     )
 
 
-def verify(home: HomeRun, observer: Observer, *, static: bool = False) -> dict[str, Any]:
+def verify(home: HomeRun, workspace: Path, observer: Observer, *, static: bool = False) -> dict[str, Any]:
     """The verdict document, also left in the run directory.
 
-    The static checks run here, within a second; the model is loaded and run in a fresh process.
+    The static checks run here, within a second; the model is loaded and run in a fresh process, of a Python that
+    `workspace` may hold.
     """
     from jobs import atomic, verification
 
+    python = sys.executable
     if home.base is None:
         observer(Note("the base model is not on this machine: what it takes the base to check is not checked"))
     elif not static:
-        _require_libraries()
-    verdict = verification.verify(home.run, base_folder=home.base, where="home", static_only=static)
+        python = home_python.find(workspace, _trained_with(home.run), observer)
+    verdict = verification.verify(home.run, base_folder=home.base, where="home", static_only=static, python=python)
     document: dict[str, Any] = verdict.to_json()
     atomic.write_json(home.run.home_verification, document)
     return document
 
 
-def evaluate(home: HomeRun, observer: Observer, *, data: Path | None = None) -> dict[str, Any]:
+def evaluate(home: HomeRun, workspace: Path, observer: Observer, *, data: Path | None = None) -> dict[str, Any]:
     """Metrics and the paths of what was written; `data` instead of the test split goes to `evaluations/<name>`."""
     options: list[str] = []
     file = data.absolute() if data else home.test_file
@@ -92,20 +94,21 @@ def evaluate(home: HomeRun, observer: Observer, *, data: Path | None = None) -> 
         options += ["--out", str(home.run.root / "evaluations" / data.stem)]
     elif file is not None and home.hash_split:
         options += ["--hash-split"]
-    return _job("evaluate", home, options, observer)
+    return _job("evaluate", home, workspace, options, observer)
 
 
-def _job(verb: str, home: HomeRun, options: Sequence[str], observer: Observer) -> dict[str, Any]:
-    _require_libraries()
+def _job(verb: str, home: HomeRun, workspace: Path, options: Sequence[str], observer: Observer) -> dict[str, Any]:
+    python = home_python.find(workspace, _trained_with(home.run), observer)
     with tempfile.TemporaryDirectory(prefix="launch-") as folder:
         reply = Path(folder) / "reply.json"
         # -P: a file called torch.py in the current folder must not be taken for torch.
-        argv = [sys.executable, "-P", "-m", "jobs", verb, str(home.run.root), *options, "--reply", str(reply)]
+        argv = [python, "-P", "-m", "jobs", verb, str(home.run.root), *options, "--reply", str(reply)]
         env = {
             "PYTHONUNBUFFERED": "1",
             "PYTHONIOENCODING": "utf-8",
             "TOKENIZERS_PARALLELISM": "false",
             "HF_HUB_OFFLINE": "1",
+            **own_copy.into(Path(folder)),
         }
         with LocalHost().start(argv, env=env, cwd=str(Path.cwd())) as process:
             decoder = codecs.getincrementaldecoder("utf-8")("replace")  # a chunk may end within a character
@@ -115,6 +118,7 @@ def _job(verb: str, home: HomeRun, options: Sequence[str], observer: Observer) -
         try:
             outcome = json.loads(reply.read_text("utf-8"))
         except FileNotFoundError:
+            home_python.forget(workspace, _trained_with(home.run))  # it worked once; the next time it has to show that
             said = process.stderr().decode("utf-8", "replace").strip().splitlines()
             raise LaunchError(
                 f"{verb} ended with status {status}" + (f": {said[-1]}" if said else ""),
@@ -127,13 +131,13 @@ def _job(verb: str, home: HomeRun, options: Sequence[str], observer: Observer) -
     return data
 
 
-def _require_libraries() -> None:
-    found = LocalHost().run([sys.executable, "-P", "-c", recipe.fits(recipe.HOME_REQUIREMENTS)])
-    if found.exit_status != 0:
-        raise LaunchError(
-            f"this Python can't verify or evaluate: {found.stderr.decode('utf-8', 'replace').strip()}",
-            hint="pip install 'lora-launch[train]', or: launch verify --static",
-        )
+def _trained_with(run: RunDirectory) -> Mapping[str, Any]:
+    """Versions by library, as the run's host tells them; empty where it does not."""
+    try:
+        told = json.loads(run.training.read_bytes()).get("libraries")
+    except (OSError, ValueError, AttributeError, RecursionError):
+        return {}
+    return told if isinstance(told, dict) else {}
 
 
 def _own_base(submission: Submission, sources: dict[str, str]) -> Path | None:

@@ -99,13 +99,14 @@ def render(rows: Sequence[Row], console: Console) -> None:
         table.add_column(column, no_wrap=column in ("SINCE", "PULLED"), overflow="fold")
     for row in rows:
         shown = row.state + (f": {row.reason}" if row.reason else "")
-        table.add_row(row.run_id, row.host, shown, _age(row.age_s), "yes" if row.pulled_to else "no")
+        table.add_row(row.run_id, row.host, shown, age(row.age_s), "yes" if row.pulled_to else "no")
     if not console.is_terminal:
         console.width = PIPE_COLUMNS  # a pipe has no edge: `launch ps | grep` gets one whole line a run
     console.print(table)
 
 
-def _age(seconds: float | None) -> str:
+def age(seconds: float | None) -> str:
+    """A time that has passed, in its largest unit."""
     if seconds is None:
         return ""
     for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):

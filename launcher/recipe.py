@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
+from collections.abc import Mapping
 from importlib import resources
 from typing import Any
 
@@ -22,26 +22,55 @@ REQUIREMENTS = (
 HOME_REQUIREMENTS = (*REQUIREMENTS, "matplotlib>=3.10")
 """The report is drawn at home."""
 
-# Reads only what is recorded about the installed packages: an import of them takes ten seconds.
-FITS = """
-import re, sys
-from importlib.metadata import PackageNotFoundError, version
-def parts(text):
-    return [int(number) for number in re.findall(r"[0-9]+", text.split("+")[0])[:3]]
-for name, low, high in {limits!r}:
-    try:
-        found = parts(version(name))
-    except PackageNotFoundError:
-        sys.exit(name + " is missing")
-    if found < low or (high and found >= high):
-        sys.exit("%s is %s" % (name, version(name)))
-"""
+# Of PyPI's wheels, which every mirror has: 2.13 is built for CUDA 13.0, 2.10 for 12.8, 2.6 for 12.4.  A driver runs
+# what was built for its own CUDA and, within one major version, for a newer one (docs.nvidia.com, CUDA compatibility).
+TORCH_ROWS = (((580,), "torch==2.13.0"), ((570,), "torch==2.10.0"), ((525,), "torch==2.6.0"))
+TORCH_PLAIN = "torch==2.13.0"
+
+# All that the requirements require, but torch and what nothing else asks for; a test takes it from the metadata.
+BESIDE_TORCH = (
+    "accelerate", "annotated-doc", "annotated-types", "anyio", "click", "cloudpickle", "colorama", "filelock", "fsspec",
+    "h11", "hf-xet", "httpcore2", "httpx2", "huggingface_hub", "idna", "joblib", "markdown-it-py", "mdurl", "narwhals",
+    "numpy", "packaging", "peft", "psutil", "pydantic", "pydantic_core", "Pygments", "PyYAML", "regex", "rich",
+    "safetensors", "scikit-learn", "scipy", "shellingham", "threadpoolctl", "tokenizers", "tqdm", "transformers",
+    "truststore", "typer", "typing-inspection", "typing_extensions",
+)  # fmt: skip
+BESIDE_TORCH_AT_HOME = (
+    *BESIDE_TORCH, "contourpy", "cycler", "fonttools", "kiwisolver", "matplotlib", "pillow", "pyparsing",
+    "python-dateutil", "tzdata",
+)  # fmt: skip
+UV = "uv==0.13.9"
+
 PROOF = """
-import numpy, peft, sklearn, torch, transformers
-assert float((torch.ones(8, 8) @ torch.ones(8, 8)).sum()) == 512.0
-for module in (torch, transformers, peft, sklearn, numpy):
-    print("environment: %s %s from %s" % (module.__name__, module.__version__, module.__file__))
+import json, sys
+from importlib.metadata import PackageNotFoundError, requires, version
+from packaging.requirements import Requirement
+asked = json.loads(sys.argv[1])
+for name in {names!r}:
+    for line in requires(name) or ():
+        need = Requirement(line)
+        if need.marker and not need.marker.evaluate({{"extra": ""}}):
+            continue
+        try:
+            found = version(need.name)
+        except PackageNotFoundError:
+            sys.exit("%s requires %s, which is missing" % (name, need))
+        if not need.specifier.contains(found, prereleases=True):
+            sys.exit("%s requires %s, here is %s" % (name, need, found))
+import torch
+if asked["kept"] and torch.__file__ != asked["kept"]:
+    sys.exit("torch comes from %s instead of %s" % (torch.__file__, asked["kept"]))
+device = "cuda" if asked["gpu"] else "cpu"
+if asked["gpu"] and not torch.cuda.is_available():
+    sys.exit("torch %s sees no GPU" % torch.__version__)
+product = torch.ones(64, 64, device=device) @ torch.ones(64, 64, device=device)
+if float(product.sum()) != 64.0**3:
+    sys.exit("a product of matrices is wrong on " + device)
+import {modules}
+for module in (torch, {modules}):
+    print("%s %s from %s" % (module.__name__, module.__version__, module.__file__))
 """
+MODULES = {"scikit-learn": "sklearn"}
 
 
 def constraints() -> list[str]:
@@ -50,29 +79,63 @@ def constraints() -> list[str]:
     return [line for line in lines if line and not line.startswith("#")]
 
 
-def fits(requirements: tuple[str, ...] = REQUIREMENTS) -> str:
-    """A program that ends with 0 under a Python that has everything a run needs, and names what it lacks."""
-    return FITS.format(limits=[_limits(requirement) for requirement in requirements])
+def recipe(*, at_home: bool = False, exactly: Mapping[str, str] | None = None, **more: Any) -> dict[str, Any]:
+    """The recipe for a host, or for this machine; `exactly` are versions, by distribution, that it must be.
 
-
-def recipe() -> dict[str, Any]:
-    """The recipe; its key changes with anything that goes into the environment."""
-    parts = [PYTHON, *REQUIREMENTS, *constraints()]
-    key = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
+    `more` are `candidates` and `wheels`, as `remote` knows them.
+    """
+    requirements = HOME_REQUIREMENTS if at_home else REQUIREMENTS
+    exact = {name.lower(): version for name, version in (exactly or {}).items()}
+    pinned = [_pinned(line, exact) for line in constraints()]
+    beside = {_canonical(name) for name in (BESIDE_TORCH_AT_HOME if at_home else BESIDE_TORCH)}
+    names = [_name(one) for one in requirements]
     return {
-        "key": key,
-        "python": PYTHON,
-        "requirements": list(REQUIREMENTS),
-        "constraints": constraints(),
-        "fits": fits(),
-        "proof": PROOF,
+        "python": _numbers(PYTHON),
+        "needs": [_need(one, exact) for one in requirements],
+        "kept": {"name": "torch", "module": "torch", "rows": [list(row) for row in TORCH_ROWS], "plain": TORCH_PLAIN},
+        "beside": [line for line in pinned if _canonical(_name(line)) in beside],
+        "requirements": [one for one in requirements if _name(one) != "torch"],
+        # Which torch it is says its row.
+        "constraints": [line for line in pinned if _name(line) != "torch"],
+        "proof": PROOF.format(
+            names=names, modules=", ".join(MODULES.get(name, name) for name in names if name != "torch")
+        ),
+        "uv": UV,
+        "gpu": not at_home,
+        **more,
     }
 
 
-def _limits(requirement: str) -> tuple[str, list[int], list[int]]:
-    name = re.split(r"[<>=]", requirement)[0]
-    limits: dict[str, list[int]] = {"<": [], ">=": []} | {
-        sign: [int(part) for part in version.split(".")]
-        for sign, version in re.findall(r"(>=|<)([0-9.]+)", requirement)
-    }
-    return name, limits[">="], limits["<"]
+def allows(name: str, version: str) -> bool:
+    """Whether the jobs were written against this version of a library."""
+    for requirement in HOME_REQUIREMENTS:
+        if _name(requirement) == name:
+            _, low, below = _need(requirement, {})
+            return low <= _numbers(version) and (not below or _numbers(version) < below)
+    return False
+
+
+def _need(requirement: str, exact: Mapping[str, str]) -> list[Any]:
+    name = _name(requirement)
+    if name in exact:
+        version = _numbers(exact[name])
+        return [name, version, [*version[:-1], version[-1] + 1]]
+    limits = dict(re.findall(r"(>=|<)([0-9.]+)", requirement))
+    return [name, _numbers(limits.get(">=", "0")), _numbers(limits["<"]) if "<" in limits else []]
+
+
+def _pinned(line: str, exact: Mapping[str, str]) -> str:
+    name = _name(line)
+    return f"{name}=={exact[name.lower()]}" if name.lower() in exact else line
+
+
+def _name(requirement: str) -> str:
+    return re.split(r"[<>=]", requirement)[0]
+
+
+def _canonical(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def _numbers(version: str) -> list[int]:
+    return [int(part) for part in re.findall(r"\d+", version)[:3]]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -73,7 +73,7 @@ def in_words(plan: Plan, host_name: str) -> str:
     )
 
 
-def plan(spec: Spec, folder: Path) -> Plan:
+def plan(spec: Spec, folder: Path, *, only_prepare: bool = False) -> Plan:
     """Check and hash what the spec names; `folder` is what its paths are relative to.
 
     Raises DataError for data that can't be trained on, before anything is sent or paid for.
@@ -88,7 +88,7 @@ def plan(spec: Spec, folder: Path) -> Plan:
     entries = {path: manifest.Entry(path, file.size_bytes, file.sha256) for path, file in hashed}
     code = sorted(entry.sha256 for path, entry in entries.items() if path.startswith("code/"))
     submission = Submission(
-        run_id=new_run_id(spec.name),
+        run_id=new_run_id(f"prepare-{spec.name}" if only_prepare else spec.name),
         spec=spec,
         inputs={name: entries[f"inputs/{name}.csv"] for name in inputs},
         base_files=tuple(entry for path, entry in entries.items() if path.startswith("inputs/base/")),
@@ -101,11 +101,7 @@ def plan(spec: Spec, folder: Path) -> Plan:
 
 def submit(plan: Plan, agent: Agent, host_name: str, ledger: Ledger, observer: Observer) -> tuple[Record, runs.Started]:
     """Push what the host lacks and start the run there; from here on it needs nobody."""
-    observer(Note(f"pushing to {host_name}: {len(plan.files)} files, {plan.size_bytes / 1e6:.1f} MB"))
-    moved = Moved(observer)
-    files = [file for _, file in plan.files]
-    sent: store.Sent = going_on(lambda: store.push(agent, files, observer=moved), moved, observer)
-    observer(Note(f"sent {sent.files} files, {sent.size_bytes / 1e6:.1f} MB; {sent.already_there} were there already"))
+    push(plan, agent, host_name, observer)
     submission = plan.submission
     record = Record(
         run_id=submission.run_id,
@@ -118,12 +114,7 @@ def submit(plan: Plan, agent: Agent, host_name: str, ledger: Ledger, observer: O
     # Remembered first: if the connection breaks now, the run may have started, and must not be forgotten.
     ledger.add(record)
     try:
-        started = runs.submit(
-            agent,
-            _supervision(submission, agent),
-            links=[{"path": path, "sha256": file.sha256} for path, file in plan.files],
-            documents={RunDirectory(Path()).spec.name: submission.to_json()},
-        )
+        started = start(plan, agent, (("running", "train"), ("verifying", "finish")))
     except (Unreachable, TimedOut):
         raise
     except RemoteError:
@@ -134,17 +125,38 @@ def submit(plan: Plan, agent: Agent, host_name: str, ledger: Ledger, observer: O
     return record, started
 
 
-def _supervision(submission: Submission, agent: Agent) -> dict[str, Any]:
+def push(plan: Plan, agent: Agent, host_name: str, observer: Observer) -> None:
+    """Send what the host lacks of the files that go with a run."""
+    observer(Note(f"pushing to {host_name}: {len(plan.files)} files, {plan.size_bytes / 1e6:.1f} MB"))
+    moved = Moved(observer)
+    files = [file for _, file in plan.files]
+    sent: store.Sent = going_on(lambda: store.push(agent, files, observer=moved), moved, observer)
+    observer(Note(f"sent {sent.files} files, {sent.size_bytes / 1e6:.1f} MB; {sent.already_there} were there already"))
+
+
+def start(plan: Plan, agent: Agent, jobs: Sequence[tuple[str, str]]) -> runs.Started:
+    """Start what was pushed: the environment first, then `jobs`, each a state and a verb."""
+    return runs.submit(
+        agent,
+        supervision(plan.submission.run_id, plan.submission.spec.name, agent, jobs),
+        links=[{"path": path, "sha256": file.sha256} for path, file in plan.files],
+        documents={RunDirectory(Path()).spec.name: plan.submission.to_json()},
+    )
+
+
+def supervision(run_id: str, name: str, agent: Agent, jobs: Sequence[tuple[str, str]]) -> dict[str, Any]:
     """The supervisor's plan: file names, phases and environment, as plain data."""
     layout, workspace = RunDirectory(Path()), agent.workspace
-    root = f"{workspace}/runs/{submission.run_id}"
-    job = ["{python}", "-P", "-m", "jobs"]
+    root = f"{workspace}/runs/{run_id}"
+    trains = any(state == "running" for state, _ in jobs)
     return {
-        "run_id": submission.run_id,
-        "name": submission.spec.name,
+        "run_id": run_id,
+        "name": name,
+        # A run leaves its own word when it trained; of a preparation there is nothing to tell but that it went well.
+        "only_prepares": not trains,
         "files": {key: getattr(layout, key).name for key in ("log", "events", "heartbeat", "result")},
         # On this machine the Python that runs us is worth a look before one is built.
-        "environment": recipe.recipe() | {"candidates": [sys.executable] if agent.host.is_local else []},
+        "environment": recipe_for(agent),
         "env": {
             "PYTHONPATH": f"{root}/{layout.code.name}",
             "PYTHONNOUSERSITE": "1",
@@ -158,12 +170,16 @@ def _supervision(submission: Submission, agent: Agent) -> dict[str, Any]:
         "phases": [
             {
                 "state": "preparing",
-                "argv": ["{onhost_python}", "-I", "{onhost}", "prepare", workspace, submission.run_id],
+                "argv": ["{onhost_python}", "-I", "{onhost}", "prepare", workspace, run_id],
             },
-            {"state": "running", "argv": [*job, "train", "."]},
-            {"state": "verifying", "argv": [*job, "finish", "."]},
+            *({"state": state, "argv": ["{python}", "-P", "-m", "jobs", verb, "."]} for state, verb in jobs),
         ],
     }
+
+
+def recipe_for(agent: Agent) -> dict[str, Any]:
+    """The recipe of the environment there; on this machine the Python that runs us is worth a look."""
+    return recipe.recipe(candidates=[sys.executable] if agent.host.is_local else [])
 
 
 def _below(folder: Path, path: str) -> Path:

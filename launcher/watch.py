@@ -27,15 +27,19 @@ def watch(record: Record, agent: Agent, ledger: Ledger, observer: Observer, *, o
     A broken connection is tried again for ever: the run goes on without us, and no byte is shown twice or left out.
     The first connection must succeed, otherwise Unreachable is raised.
     """
+    state = follow(record.run_id, agent, observer, once=once)
+    ledger.note_state(record.run_id, state.state, state.reason)
+    return state
+
+
+def follow(run_id: str, agent: Agent, observer: Observer, *, once: bool = False) -> runs.State:
+    """As `watch`, of a run that no ledger knows."""
     position, failures, silent_since = _Position(), 0, time.monotonic()
     while True:
         try:
-            for said in runs.follow(
-                agent, record.run_id, log_offset=position.log, events_offset=position.events, once=once
-            ):
+            for said in runs.follow(agent, run_id, log_offset=position.log, events_offset=position.events, once=once):
                 failures, silent_since = 0, time.monotonic()
                 if isinstance(said, runs.State):
-                    ledger.note_state(record.run_id, said.state, said.reason)
                     return said
                 _tell(said, position, observer)
         except Unreachable as error:

@@ -17,12 +17,26 @@ ALLOWED = {"jobs": {"jobs"}, "remote": {"remote"}, "launcher": {"launcher", "rem
 OURS = {"jobs", "remote", "launcher", "tests", "examples", "benchmarks"}
 HEAVY = {"torch", "transformers", "peft", "sklearn", "matplotlib", "scipy"}
 # The only modules of `jobs` that the command line may import at once; the others would bring torch along.
-LIGHT_JOBS = {"spec", "run_directory", "events", "manifest", "errors", "atomic", "submission", "data", "verification"}
+LIGHT_JOBS = {
+    "spec",
+    "run_directory",
+    "events",
+    "manifest",
+    "own_copy",
+    "errors",
+    "atomic",
+    "submission",
+    "data",
+    "verification",
+}
 SCREEN = ("cli.py", "output.py", "options.py", "follow.py", "overview.py", "terminal.py")
 # A login in this terminal has no result to put into JSON.
 WITHOUT_JSON = {"launch shell"}
 # What the laptop and the host do alike: bytes on their way, and the trees they leave and reach.
-BOTH_SIDES = ("frames", "states", "refused", "tree", "transfer", "target")
+BOTH_SIDES = (
+    "frames", "states", "refused", "tree", "transfer", "target", "atomic", "accelerator", "build_lock", "environment",
+    "installer", "interpreter",
+)  # fmt: skip
 POSIX_ONLY = {
     "fcntl", "pwd", "grp", "resource", "termios", "tty", "pty", "os.fork", "os.forkpty", "os.setsid", "os.killpg",
     "os.getuid", "os.geteuid", "os.getgid", "os.chown", "os.fchmod", "os.getpgid", "os.mkfifo", "os.sync", "os.uname",

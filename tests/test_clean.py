@@ -196,10 +196,12 @@ def test_environments_stay_while_a_run_asks_for_them_and_for_a_week(place):
             (envs / key / "ready.json").write_text("{}")
             old(envs / key / "ready.json", days * DAY_S)
         old(envs / key, days * DAY_S)
-    place.submit("live-aaaaaaaa", "sleep 60", over=False, environment={"key": "live"})
-    for run_id, key in (("used-aaaaaaaa", "used"), ("last-aaaaaaaa", "last")):
-        run = place.submit(run_id, SUCCEED)
-        (run / "environment.json").write_text(json.dumps({"python": f"{envs}/{key}/bin/python"}))
+    place.submit("live-aaaaaaaa", "sleep 60", over=False)
+    for run_id in ("used-aaaaaaaa", "last-aaaaaaaa"):
+        place.submit(run_id, SUCCEED)
+    for run_id in ("live", "used", "last"):
+        given = place.root / "runs" / f"{run_id}-aaaaaaaa" / "environment.json"
+        given.write_text(json.dumps({"python": f"{envs}/{run_id}/bin/python", "key": run_id}))
     cleaned = place.clean(pulled=["last-aaaaaaaa"])
     assert paths(cleaned) - {"runs/last-aaaaaaaa"} == {"envs/idle", "envs/broken"}
     assert kept(cleaned)["environment", "recent"] == 3

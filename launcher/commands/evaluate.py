@@ -29,5 +29,5 @@ def command(app: App, run: str | None, data: Path | None, base: Path | None, as_
 
     output = Output(as_json=as_json)
     home = home_jobs.find(run, app.ledger, base=base)
-    evaluated = home_jobs.evaluate(home, output.observe, data=data)
+    evaluated = home_jobs.evaluate(home, app.settings.local_workspace, output.observe, data=data)
     output.show(evaluated, lambda console: render(evaluated, console))

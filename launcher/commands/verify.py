@@ -29,6 +29,6 @@ def command(app: App, run: str | None, base: Path | None, static: bool, as_json:
 
     output = Output(as_json=as_json)
     home = home_jobs.find(run, app.ledger, base=base)
-    verdict = home_jobs.verify(home, output.observe_notes, static=static)
+    verdict = home_jobs.verify(home, app.settings.local_workspace, output.observe_notes, static=static)
     check(home.run.run_id, verdict)
     output.show(verdict, lambda console: render(home.run.run_id, verdict, console))

@@ -12,7 +12,7 @@ from .refused import Refused
 from .run import Run
 
 # Folders of ours in which single things come and go.
-FOLDERS = ("runs", "store", "envs", "onhost")
+FOLDERS = ("runs", "store", "envs", "cache", "onhost")
 TRASH = ".trash-"
 UPLOADS = ".launch-partial"
 OBJECT = re.compile(r"[0-9a-f]{64}\Z")
@@ -38,6 +38,7 @@ class Standing(NamedTuple):
 def entries(workspace: str) -> List[Entry]:
     """Everything but the lock, runs first: what links to an object comes before the object."""
     found = [*_runs(workspace), *_store(workspace), *_envs(workspace), *_programs(workspace)]
+    found += [Entry("downloads", f"cache/{name}") for name in names(workspace, "cache")]
     for name in names(workspace):
         if name.startswith(TRASH):
             found.append(Entry("trash", name))

@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from typing import Any, Callable, Dict, FrozenSet, Sequence, Set, Tuple
+from typing import Any, Callable, Dict, FrozenSet, Optional, Sequence, Set, Tuple
 
+from . import build_lock
 from .atomic import read_json
-from .inventory import Entry, Standing, files
+from .inventory import Entry, Standing, files, names
 
 DAY_S = 24 * 3600
 ENVIRONMENT_KEPT_S = 7 * DAY_S
@@ -39,14 +40,17 @@ def reasons(
 
     live = [one.run_id for one in standings if one.is_live]
     by_path = {f"runs/{one.run_id}": one for one in standings}
-    judge("run", lambda entry: _run(by_path[entry.path], pulled))
+    judge("run", lambda entry: _run(workspace, by_path[entry.path], pulled))
     judge("leftover", recent)
     # A supervisor may start its program once more, and which version that is only it knows.
     in_use = "used by a run" if live else ""
     judge("program", lambda entry: "running" if os.path.basename(entry.path) == program else in_use or recent(entry))
-    named = {_environment_of(workspace, run_id) for run_id in live}
-    used_at = _environments_used(workspace, list(by_path))
+    named = {environment_of(workspace, f"runs/{run_id}") for run_id in live}
+    used_at = environments_used(workspace, list(by_path))
     judge("environment", lambda entry: _environment(workspace, entry, named, used_at))
+    built_at = [_mtime(os.path.join(workspace, one.path, "ready.json")) for one in entries if one.kind == "environment"]
+    downloads_idle_s = time.time() - max(built_at, default=0.0)
+    judge("downloads", lambda entry: "recent" if downloads_idle_s < ENVIRONMENT_KEPT_S else recent(entry))
     linked = _linked(workspace, [path for path in found if path.startswith("runs/")])
     judge("object", lambda entry: _object(workspace, entry, linked, young_s))
     judge("other", lambda entry: "other")
@@ -55,16 +59,19 @@ def reasons(
 
 def pass_on(workspace: str, runs: Sequence[str]) -> None:
     """Note at each environment when it was used last, for these runs that say so are about to go."""
-    for key, used_at in _environments_used(workspace, runs).items():
+    for key, used_at in environments_used(workspace, runs).items():
         marker = os.path.join(workspace, "envs", key, "ready.json")
         if 0 < _mtime(marker) < used_at:
             with contextlib.suppress(OSError):
                 os.utime(marker, (used_at, used_at))
 
 
-def _run(standing: Standing, pulled: FrozenSet[str]) -> str:
+def _run(workspace: str, standing: Standing, pulled: FrozenSet[str]) -> str:
     if standing.is_live:
         return "live"
+    plan = _json(workspace, "runs", standing.run_id, "plan.json")
+    if isinstance(plan, dict) and plan.get("only_prepares") is True:
+        return ""  # it made nothing that could be pulled
     if standing.state == "unknown":
         return "unreadable"
     return "" if standing.run_id in pulled else "not pulled"
@@ -88,32 +95,31 @@ def _linked(workspace: str, runs: Sequence[str]) -> Set[Tuple[int, int]]:
 
 
 def _environment(workspace: str, entry: Entry, named: Set[str], used_at: Dict[str, float]) -> str:
-    """Which one a run asks for says its plan; when one was used last, the runs that are still there and its marker."""
+    """Which one a run was given it says itself; when one was used last, those that are still there and its marker."""
     key = os.path.basename(entry.path)
     if key in named:
         return "used by a run"
+    if build_lock.is_held(os.path.join(workspace, entry.path + ".lock")):
+        return "being built"
     folder = os.path.join(workspace, entry.path)
     ready_at = _mtime(os.path.join(folder, "ready.json")) or _mtime(folder)  # without its marker a build was cut off
     return "recent" if time.time() - max(ready_at, used_at.get(key, 0.0)) < ENVIRONMENT_KEPT_S else ""
 
 
-def _environment_of(workspace: str, run_id: str) -> str:
-    """The key of the environment that a run asks for, empty where it asks for none."""
-    plan = _json(workspace, "runs", run_id, "plan.json")
-    environment = plan.get("environment") if isinstance(plan, dict) else None
-    return str(environment.get("key")) if isinstance(environment, dict) else ""
+def environment_of(workspace: str, run: str) -> str:
+    """The key of the environment that a run (`runs/<id>`) was given, empty where it has none."""
+    prepared = _json(workspace, run, "environment.json")
+    return str(prepared.get("key", "")) if isinstance(prepared, dict) else ""
 
 
-def _environments_used(workspace: str, runs: Sequence[str]) -> Dict[str, float]:
-    """Key of an environment -> when one of these runs (`runs/<id>`) was given it last."""
+def environments_used(workspace: str, runs: Optional[Sequence[str]] = None) -> Dict[str, float]:
+    """Key of an environment -> when one of these runs (`runs/<id>`; of all otherwise) was given it last."""
     found: Dict[str, float] = {}
-    for run in runs:
-        prepared = _json(workspace, run, "environment.json")
-        python = prepared.get("python") if isinstance(prepared, dict) else None
-        parts = python.split(os.sep)[-4:] if isinstance(python, str) else []
-        if len(parts) == 4 and parts[0] == "envs":
+    for run in [f"runs/{name}" for name in names(workspace, "runs")] if runs is None else runs:
+        key = environment_of(workspace, run)
+        if key:
             given_at = _mtime(os.path.join(workspace, run, "environment.json"))
-            found[parts[1]] = max(found.get(parts[1], 0.0), given_at)
+            found[key] = max(found.get(key, 0.0), given_at)
     return found
 
 

@@ -113,6 +113,22 @@ def stop(request: Dict[str, Any]) -> Dict[str, Any]:
     return {"run": run.state()}
 
 
+def ready(request: Dict[str, Any]) -> Dict[str, Any]:
+    """What the environment of a recipe is, where it needs nothing any more."""
+    from . import environment, process
+
+    known = environment.ready(request["workspace"], request["recipe"], process.boot_marker())
+    return {"ready": known._asdict() if known else None}
+
+
+def environments(request: Dict[str, Any]) -> Dict[str, Any]:
+    """The environments of the workspace; before that those in `remove` go."""
+    from . import environments as those
+
+    removed = those.remove(request["workspace"], request["remove"]) if request.get("remove") else {}
+    return {"environments": those.listed(request["workspace"]), **removed}
+
+
 def clean(request: Dict[str, Any]) -> Dict[str, Any]:
     """Remove what nothing needs, or everything of ours."""
     from . import clean as cleaning
@@ -156,17 +172,30 @@ def supervise(workspace: str, run_id: str) -> int:
 
 def prepare(workspace: str, run_id: str) -> int:
     """Make the environment a run asks for and note its Python in the run's folder."""
-    from . import environment
+    from . import environment, installer, process
     from .atomic import write_json
+    from .lock import shared
     from .run import Run
 
+    def say(text: str) -> None:
+        sys.stdout.write(f"environment: {text}\n")
+        sys.stdout.flush()
+
     run = Run(workspace, run_id)
-    write_json(run.path("environment.json"), {"python": environment.prepare(workspace, run.plan()["environment"])})
-    return 0
+    while True:
+        try:
+            prepared = environment.prepare(workspace, run.plan()["environment"], process.boot_marker(), say)
+        except installer.Failed as failed:
+            say(str(failed))
+            return 1
+        with shared(workspace):  # from here on the run says what it uses, and a clean-up leaves that alone
+            if os.path.exists(prepared.python):
+                write_json(run.path("environment.json"), prepared._asdict())
+                return 0
 
 
 REPLYING: Dict[str, Callable[[Dict[str, Any]], Dict[str, Any]]] = {
-    "submit": submit, "states": states, "stop": stop, "clean": clean,
+    "submit": submit, "states": states, "stop": stop, "clean": clean, "ready": ready, "environments": environments,
 }  # fmt: skip
 # These check their request before they return the iterator: once the stream has begun nothing can be refused.
 STREAMING: Dict[str, Callable[[Dict[str, Any]], Iterator[bytes]]] = {"follow": follow}

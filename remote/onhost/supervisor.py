@@ -39,13 +39,18 @@ class Supervisor:
             signal.signal(number, self._on_stop)
         signal.signal(signal.SIGHUP, signal.SIG_IGN)  # tmux may be killed; the run goes on
         write_json(self._run.path("supervisor.json"), process.identity(os.getpid()))
+        state = ""
         for phase in self._plan["phases"]:
-            self._run.add_event("state", state=phase["state"])
+            if phase["state"] != state:
+                state = phase["state"]
+                self._run.add_event("state", state=state)
             status = self._carry_out(phase)
             if self._stop_reason:
                 return self._end("stopped", self._stop_reason, phase)
             if status != 0:
                 return self._end("failed", _in_words(phase["state"], status), phase, exit_code=status)
+        if self._plan.get("only_prepares") is True:  # then that is all there is to say
+            return self._end("succeeded", "", None)
         return self._end("failed", "every phase ended well, but none wrote a result", None)
 
     def _on_stop(self, number: int, frame: Any) -> None:

@@ -1,0 +1,85 @@
+"""Makes a host ready before a run costs anything: its environment, and with a spec also data and base model."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from jobs.run_directory import new_run_id
+from launcher import preflight, submit
+from launcher.app import App
+from launcher.errors import LaunchError, RunFailed
+from launcher.progress import Note, Observer
+from launcher.untrusted import clean
+from launcher.watch import follow
+from remote import environments, runs
+from remote.environments import Ready
+
+HOW = {
+    "image": "the image's own Python, which has everything",
+    "reused": "an environment that keeps the image's torch",
+    "built": "an environment with everything",
+}
+# A preparation needs no GPU, and little memory.
+WORTH_TELLING = ("disk", "inodes", "workspace", "durable", "python", "clock")
+
+
+class Detached(LaunchError):
+    """The one who watched left; the preparation goes on."""
+
+    code = "interrupted"
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A host that is ready, and the base model that is there."""
+
+    host: str
+    environment: Ready
+    base: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    def in_words(self) -> str:
+        """For a person."""
+        env = self.environment
+        lines = [f"{self.host} is ready: {HOW.get(env.how, env.how)}", f"  {env.python}"]
+        if self.base:
+            lines.append(f"  {self.base}")
+        if env.proven_on != "gpu":
+            lines.append("  proved without a GPU; the first run that has one tries it before it trains")
+        return clean("\n".join(lines))
+
+
+def prepare(app: App, host: str, plan: submit.Plan | None, observer: Observer) -> Prepared:
+    """Leave the environment there, and what `plan` needs.  Raises RunFailed where that fails there, Detached after
+    Ctrl-C."""
+    agent = app.agent(host)
+    recipe = submit.recipe_for(agent)
+    known = environments.ready(agent, recipe)
+    if known is not None and plan is None:
+        return Prepared(host, known)
+    size_bytes, files = (plan.size_bytes, len(plan.files)) if plan else (0, 0)
+    report = preflight.look(app, host, send_bytes=size_bytes, send_files=files)
+    told = tuple(finding for finding in report.findings if finding.code in WORTH_TELLING)
+    preflight.check(preflight.Report(report.host, report.facts, report.profile, told), observer)
+    if plan is None:
+        run_id = new_run_id("prepare")
+        started = runs.submit(agent, submit.supervision(run_id, "prepare", agent, ()), links=(), documents={})
+    else:
+        run_id = plan.submission.run_id
+        submit.push(plan, agent, host, observer)
+        started = submit.start(plan, agent, ())
+    observer(Note(f"{run_id} prepares {host} in {'a tmux session' if started.how == 'tmux' else 'a process'} there"))
+    try:
+        state = follow(run_id, agent, observer)
+    except KeyboardInterrupt:
+        raise Detached("detached; the preparation goes on", hint="the same command again waits for it") from None
+    if state.state != "succeeded":
+        raise RunFailed(f"{host} is not ready: {state.state} ({state.reason})", hint="the lines above say why")
+    known = environments.ready(agent, recipe)
+    if known is None:
+        raise RunFailed(f"{host} was ready, and is not any more", hint="run the same command again")
+    base = "" if plan is None else f"base model {plan.submission.spec.model_name_or_path}"
+    return Prepared(host, known, base)

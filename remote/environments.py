@@ -1,0 +1,89 @@
+"""The environments on a host, seen from the laptop."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from remote.agent import Agent
+from remote.errors import BadReply
+
+STATES = ("ready", "building", "unfinished")
+# Thousands of files are counted and removed.
+TIMEOUT_S = 600
+
+
+@dataclass(frozen=True)
+class Ready:
+    """A Python that is ready: `how` it came (image, reused, built), its `key`, and what it was `proven_on`."""
+
+    python: str
+    how: str
+    key: str
+    proven_on: str
+
+
+@dataclass(frozen=True)
+class Environment:
+    """One environment; `idle_s` since it was used last, None where that is not known; `used_by` runs not over."""
+
+    key: str
+    state: str
+    how: str
+    base: str
+    size_bytes: int
+    idle_s: float | None
+    used_by: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Removed:
+    """What is left after a removal, the bytes that it freed, and what could not be removed."""
+
+    left: tuple[Environment, ...]
+    freed_bytes: int
+    errors: tuple[str, ...]
+
+
+def ready(agent: Agent, recipe: dict[str, Any]) -> Ready | None:
+    """What a run of this recipe would get, in one round trip; None where something is still to be done."""
+    known = agent.call("ready", {"recipe": recipe}).get("ready")
+    if known is None:
+        return None
+    try:
+        return Ready(*(str(known[name]) for name in ("python", "how", "key", "proven_on")))
+    except (KeyError, TypeError) as error:
+        raise BadReply(f"{agent.host.name}: an environment has the wrong shape") from error
+
+
+def listed(agent: Agent) -> tuple[Environment, ...]:
+    """Every environment there."""
+    return _parsed(agent, agent.call("environments", {}, timeout_s=TIMEOUT_S))
+
+
+def remove(agent: Agent, keys: Sequence[str]) -> Removed:
+    """Remove environments.  Raises RemoteError where one is not there or in use; then all stay."""
+    reply = agent.call("environments", {"remove": list(keys)}, timeout_s=TIMEOUT_S)
+    freed, errors = reply.get("freed_bytes"), reply.get("errors")
+    if type(freed) is not int or freed < 0 or not isinstance(errors, list):
+        raise BadReply(f"{agent.host.name}: what was removed has the wrong shape")
+    return Removed(_parsed(agent, reply), freed, tuple(map(str, errors)))
+
+
+def _parsed(agent: Agent, reply: dict[str, Any]) -> tuple[Environment, ...]:
+    try:
+        return tuple(map(_environment, reply["environments"]))
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        raise BadReply(f"{agent.host.name}: the list of environments has the wrong shape") from error
+
+
+def _environment(row: Any) -> Environment:
+    size, state = row["size_bytes"], str(row["state"])
+    idle_s = None if row["idle_s"] is None else float(row["idle_s"])
+    if type(size) is not int or size < 0 or state not in STATES or not math.isfinite(idle_s or 0):
+        raise ValueError(f"{row!r:.100}")
+    return Environment(
+        str(row["key"]), state, str(row["how"]), str(row["base"]), size, idle_s, tuple(map(str, row["used_by"]))
+    )

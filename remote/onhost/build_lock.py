@@ -1,0 +1,64 @@
+"""Of those who want the same thing built, one builds and the others wait.
+
+The system frees the lock when its owner is dead, and so is whatever that started and gave the lock to.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from contextlib import contextmanager
+from typing import Callable, Iterator
+
+POLL_S = 0.1
+TOLD_EVERY_S = 30.0
+
+if os.name == "nt":
+    import msvcrt
+
+    def _taken(descriptor: int) -> bool:
+        os.lseek(descriptor, 0, os.SEEK_SET)
+        try:
+            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined,unused-ignore]
+        except OSError:
+            return False
+        return True
+
+else:
+    import fcntl
+
+    def _taken(descriptor: int) -> bool:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
+
+
+@contextmanager
+def held(path: str, waiting: Callable[[float], None]) -> Iterator[int]:
+    """The lock's descriptor, for processes that must keep it when we die.  `waiting` hears the seconds so far."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o666)
+    try:
+        started = time.monotonic()
+        told = started - TOLD_EVERY_S
+        while not _taken(descriptor):
+            if time.monotonic() - told >= TOLD_EVERY_S:
+                told = time.monotonic()
+                waiting(told - started)
+            time.sleep(POLL_S)
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def is_held(path: str) -> bool:
+    """Whether somebody builds there now."""
+    try:
+        descriptor = os.open(path, os.O_RDWR)
+    except OSError:
+        return False
+    try:
+        return not _taken(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,241 @@
+"""Makes a virtual environment and fills it: with uv where that can be had, with pip otherwise.
+
+Where packages come from is this machine's business: pip's own settings and the proxies decide, for uv as well.
+"""
+
+from __future__ import annotations
+
+import ast
+import glob
+import os
+import shutil
+import subprocess
+import threading
+from typing import Any, Callable, Dict, Iterable, List, NamedTuple, Optional, Sequence
+
+from .interpreter import shielded
+
+SETTINGS_TIMEOUT_S = 60
+UV_TIMEOUT_S = 180
+STILL_AT_IT_S = 15.0
+# What pip says of every package and nobody can do anything about.
+NOISE = (
+    "+ ",
+    "Collecting ",
+    "Looking in ",
+    "Processing ",
+    "Using cached ",
+    "Requirement already ",
+    "WARNING: Location ",
+)
+# Of two places that name the same setting pip takes the later one.
+PLACES = ("global", "user", "site", "install", ":env:")
+BINARIES = "Scripts" if os.name == "nt" else "bin"
+OWN_SITE = ("Lib", "site-packages") if os.name == "nt" else ("lib", "python*", "site-packages")
+PYTHON = "python.exe" if os.name == "nt" else "python"
+
+Say = Callable[[str], None]
+
+
+class Failed(Exception):
+    """What could not be done, in a sentence."""
+
+
+class Installer(NamedTuple):
+    """Fills environments of the Python `base`.
+
+    `cache` keeps what was downloaded; `wheels` is a folder that takes the place of an index, or empty.
+    """
+
+    base: str
+    cache: str
+    say: Say
+    uv: str = ""
+    wheels: str = ""
+    keep: Sequence[int] = ()
+    """Descriptors that what we start holds open."""
+
+    def make(self, folder: str, sites: Sequence[str] = ()) -> str:
+        """A new virtual environment, behind whose own packages come those in `sites`; its Python.  Raises Failed."""
+        if self.uv:
+            argv = [self.uv, "venv", "--no-config", "--no-project", "--quiet", "--python", self.base, folder]
+            self._run(argv, {"UV_CACHE_DIR": os.path.join(self.cache, "uv"), "UV_PYTHON_DOWNLOADS": "never"})
+        else:
+            # ensurepip takes seconds, and would put an old setuptools before that of the image.
+            more = ["--without-pip"] if self._base_has_pip() else []
+            self._run([self.base, "-m", "venv", *more, folder])
+        if sites:
+            # Not --system-site-packages: in an image that is a virtual environment those are the ones below it.
+            [own] = glob.glob(os.path.join(glob.escape(folder), *OWN_SITE))
+            with open(os.path.join(own, "image.pth"), "w", encoding="utf-8", errors="surrogateescape") as file:
+                file.write("".join(f"{site}\n" for site in sites))
+        return os.path.join(folder, BINARIES, PYTHON)
+
+    def install(self, python: str, lines: Sequence[str], constraints: Sequence[str] = (), *, alone: bool) -> None:
+        """Install requirements; `alone` takes just these, and none that seems to be there.  Raises Failed."""
+        folder = os.path.dirname(os.path.dirname(python))
+        listed: List[str] = []
+        for flag, name, content in (("-r", "requirements", lines), ("-c", "constraints", constraints)):
+            path = os.path.join(folder, name + ".txt")
+            with open(path, "w", encoding="utf-8") as file:
+                file.write("\n".join(content) + "\n")
+            listed += [flag, path]
+        if self.uv:
+            self._with_uv(python, listed, alone)
+        else:
+            self._with_pip(python, listed, alone)
+
+    def _with_pip(self, python: str, listed: List[str], alone: bool) -> None:
+        argv = [self.base, "-m", "pip", "--python", python] if self._base_has_pip() else [python, "-m", "pip"]
+        argv += ["install", "--no-input", "--disable-pip-version-check", "--progress-bar", "off", "--no-compile"]
+        argv += ["--no-deps", "--ignore-installed"] if alone else []
+        argv += ["--no-index", "--find-links", self.wheels] if self.wheels else []
+        # Images switch pip's cache off; a build that was cut off is to go on from there.
+        self._run([*argv, *listed], {"PIP_CACHE_DIR": os.path.join(self.cache, "pip"), "PIP_NO_CACHE_DIR": None})
+
+    def _with_uv(self, python: str, listed: List[str], alone: bool) -> None:
+        argv = [self.uv, "pip", "install", "--no-config", "--no-progress", "--color", "never", "--python", python]
+        argv += ["--no-deps"] if alone else []
+        env: Dict[str, Optional[str]] = {"UV_CACHE_DIR": os.path.join(self.cache, "uv")}
+        if self.wheels:
+            argv += ["--no-index", "--find-links", self.wheels]
+        else:
+            found = settings(self.base)
+            env.update(uv_variables(found))
+            argv += ["--no-index"] if found.get("no-index") in ("1", "true", "yes", "on") else []
+            for path in found.get("constraint", "").split():
+                argv += ["-c", path] if os.path.exists(path) else []
+        self._run([*argv, *listed], env)
+
+    def _base_has_pip(self) -> bool:
+        # pip works on another Python since 22.3; what it can do its help tells.
+        return "--python" in _said([self.base, "-m", "pip", "--help"])
+
+    def _run(self, argv: List[str], env: Optional[Dict[str, Optional[str]]] = None) -> None:
+        changed = shielded({name: value for name, value in (env or {}).items() if value is not None})
+        for name in (name for name, value in (env or {}).items() if value is None):
+            changed.pop(name, None)
+        for name in ("VIRTUAL_ENV", "CONDA_PREFIX"):  # of the shell that we were started from
+            changed.pop(name, None)
+        options: Dict[str, Any] = {} if os.name == "nt" else {"pass_fds": tuple(self.keep)}
+        try:
+            process = subprocess.Popen(
+                argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=changed, **options
+            )
+        except OSError as error:
+            raise Failed(f"{argv[0]}: {error.strerror}") from error
+        last = self._told(process)
+        if process.wait() != 0:
+            words = " ".join(os.path.basename(word) for word in argv[:4])
+            raise Failed(f"{words} ended with status {process.returncode}" + (f": {last}" if last else ""))
+
+    def _told(self, process: Any) -> str:
+        """Pass on what it says, and that it is still at it where it says nothing; its last line."""
+        over = threading.Event()
+        before = self._used()
+
+        def still_at_it() -> None:
+            while not over.wait(STILL_AT_IT_S):
+                self.say(f"still at it, {max(0, self._used() - before) / 1e6:.0f} MB more on the disk")
+
+        threading.Thread(target=still_at_it, daemon=True).start()
+        last = ""
+        try:
+            with process.stdout as lines:
+                for line in lines:
+                    text = line.decode("utf-8", "replace").rstrip()
+                    if text:
+                        last = text
+                        if not text.lstrip().startswith(NOISE):
+                            self.say(text)
+        finally:
+            over.set()
+        return last
+
+    def _used(self) -> int:
+        try:
+            return shutil.disk_usage(os.path.dirname(self.cache)).used
+        except OSError:
+            return 0
+
+
+def uv(cache: str, base: str, requirement: str, say: Say, wheels: str = "") -> str:
+    """A uv to build with: this machine's, one that was fetched before, or one fetched now; empty where none can be."""
+    found = shutil.which("uv")
+    if found:
+        return found
+    folder = os.path.join(cache, requirement.replace("==", "-"))
+    program = os.path.join(folder, "bin", "uv.exe" if os.name == "nt" else "uv")
+    if os.path.exists(program):
+        return program
+    temporary = f"{folder}.{os.getpid()}"
+    argv = [base, "-m", "pip", "install", "--quiet", "--no-input", "--disable-pip-version-check", "--no-deps"]
+    argv += ["--no-index", "--find-links", wheels] if wheels else []
+    argv += ["--target", temporary, requirement]
+    try:
+        done = subprocess.run(
+            argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=UV_TIMEOUT_S,
+            env=shielded(), check=False,
+        )  # fmt: skip
+        if done.returncode == 0:
+            os.replace(temporary, folder)
+    except (OSError, subprocess.TimeoutExpired):
+        pass  # another build may have been faster
+    shutil.rmtree(temporary, ignore_errors=True)
+    if os.path.exists(program):
+        return program
+    say("no uv to be had here: building with pip")
+    return ""
+
+
+def settings(python: str) -> Dict[str, str]:
+    """What pip is told on this machine, by its files and by variables."""
+    return parsed(_said([python, "-m", "pip", "config", "list"]).splitlines())
+
+
+def _said(argv: List[str]) -> str:
+    try:
+        done = subprocess.run(
+            argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+            timeout=SETTINGS_TIMEOUT_S, env=shielded(), check=False,
+        )  # fmt: skip
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout.decode("utf-8", "replace")
+
+
+def parsed(lines: Iterable[str]) -> Dict[str, str]:
+    """The settings in the lines of `pip config list`: the last place that names one wins, as for pip."""
+    found: Dict[str, Any] = {}
+    for line in lines:
+        key, separator, value = line.partition("=")
+        place, _, name = key.strip().partition(".")
+        if not separator or place not in PLACES:
+            continue
+        try:
+            text = str(ast.literal_eval(value.strip()))
+        except (ValueError, SyntaxError):
+            continue
+        if PLACES.index(place) >= found.get(name, (-1, ""))[0]:
+            found[name] = (PLACES.index(place), text)
+    return {name: text for name, (_, text) in found.items()}
+
+
+def uv_variables(pip: Dict[str, str]) -> Dict[str, str]:
+    """The same for uv, which reads none of pip's settings."""
+    said = {
+        "UV_DEFAULT_INDEX": pip.get("index-url", ""),
+        "UV_INDEX": " ".join(one for one in pip.get("extra-index-url", "").split() if _is_there(one)),
+        "UV_FIND_LINKS": ",".join(one for one in pip.get("find-links", "").split() if _is_there(one)),
+        "UV_INSECURE_HOST": " ".join(pip.get("trusted-host", "").split()),
+        "UV_HTTP_TIMEOUT": pip.get("timeout", pip.get("default-timeout", "")),
+        "SSL_CERT_FILE": pip.get("cert", ""),
+        "ALL_PROXY": pip.get("proxy", ""),
+    }
+    # pip looks at all indexes and takes the best; uv would stop at the first that knows a name.
+    return {"UV_INDEX_STRATEGY": "unsafe-best-match", **{name: value for name, value in said.items() if value}}
+
+
+def _is_there(place: str) -> bool:
+    path = place[len("file://") :] if place.startswith("file://") else place
+    return "://" in path or os.path.exists(path)
