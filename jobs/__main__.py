@@ -18,6 +18,14 @@ from jobs.events import EventLog
 from jobs.run_directory import PROTOCOL, RunDirectory
 
 
+def fetch(run: RunDirectory, options: argparse.Namespace) -> dict[str, Any]:
+    """Have the base model on this machine, whole, and pin it in the run; needs no torch and little memory."""
+    from jobs import base_model
+
+    base_model.fetch(run, submission.load(run.spec))
+    return {}
+
+
 def train(run: RunDirectory, options: argparse.Namespace) -> dict[str, Any]:
     """Train, save, and store probes of the trained model."""
     from jobs import training
@@ -31,7 +39,7 @@ def finish(run: RunDirectory, options: argparse.Namespace) -> dict[str, Any]:
     from jobs import base_model, evaluation, verification
 
     asked = submission.load(run.spec)
-    base = base_model.locate(asked.spec.model_name_or_path, asked.spec.model_revision, pushed=_pushed_base(run, asked))
+    base = base_model.of_run(run, asked)
     verdict = verification.verify(run, base_folder=base, where="host", this_process_is_fresh=True)
     atomic.write_json(run.host_verification, verdict.to_json())
     for check in verdict.checks:
@@ -79,7 +87,7 @@ def evaluate(run: RunDirectory, options: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-VERBS = {"train": train, "finish": finish, "evaluate": evaluate}
+VERBS = {"fetch": fetch, "train": train, "finish": finish, "evaluate": evaluate}
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -101,17 +109,13 @@ def main(argv: list[str] | None = None) -> int:
     except JobError as error:
         print(f"error: {error.message}" + (f"\nhint: {error.hint}" if error.hint else ""), flush=True)
         outcome = {"ok": False, "error": {"code": error.code, "message": error.message, "hint": error.hint}}
-        if options.verb in ("train", "finish"):
+        if options.verb in ("fetch", "train", "finish"):
             # In words, for whoever asks later; the supervisor only knows an exit status.
             _result(options.run, "failed", error.message)
     if options.reply:
         atomic.write_json(options.reply, outcome)
     failed = not outcome["ok"] or outcome["data"].get("state") == "failed"
     return 1 if failed else 0
-
-
-def _pushed_base(run: RunDirectory, asked: submission.Submission) -> Path | None:
-    return run.inputs / "base" if asked.base_is_pushed else None
 
 
 def _write_manifest(run: RunDirectory) -> str:

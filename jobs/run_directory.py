@@ -43,6 +43,11 @@ class RunDirectory:
         return self.root / "inputs"
 
     @property
+    def base(self) -> Path:
+        """Where the base model lies on the host, its commit and its files of weights, as they were fetched."""
+        return self.root / "base.json"
+
+    @property
     def code(self) -> Path:
         """The `jobs` package as it was on the laptop at submit."""
         return self.root / "code"

@@ -50,8 +50,7 @@ def train(root: Path) -> None:
         say(f"data: {in_words(counts)} rows; labels {', '.join(splits.label_names)}")
 
     with clock.phase("base"):
-        pushed = run.inputs / "base" if submission.base_is_pushed else None
-        base_folder = base_model.locate(spec.model_name_or_path, spec.model_revision, pushed=pushed)
+        base_folder = base_model.of_run(run, submission)
         device = models.best_device()
         dtype = models.base_dtype(spec.bf16, device)
         tokenizer = models.load_tokenizer(base_folder)
@@ -124,7 +123,7 @@ def train(root: Path) -> None:
             tokenizer,
             run.adapter,
             base_name=spec.model_name_or_path,
-            revision=spec.model_revision,
+            revision=base_model.revision(run, submission),
             id2label=id2label,
             max_length=spec.max_length,
         )
@@ -149,7 +148,7 @@ def train(root: Path) -> None:
         "data_sha256": {name: entry.sha256 for name, entry in submission.inputs.items()},
         "base": {
             "model_name_or_path": spec.model_name_or_path,
-            "revision": spec.model_revision,
+            "revision": base_model.revision(run, submission),
             "weights_sha256": base_sha256,
             "parameters": parameters,
         },

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import json
+import re
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -15,11 +16,13 @@ from jobs import manifest, own_copy
 from jobs.run_directory import RunDirectory
 from jobs.submission import Submission
 from jobs.submission import load as load_submission
-from launcher import home_python
+from launcher import home_python, model_cache
 from launcher.errors import LaunchError, NoSuchRun
 from launcher.ledger import Ledger, Record
 from launcher.progress import LogPiece, Note, Observer
 from remote.local_host import LocalHost
+
+COMMIT = re.compile(r"[0-9a-f]{40}\Z")
 
 
 @dataclass(frozen=True)
@@ -55,7 +58,7 @@ def find(argument: str | None, ledger: Ledger, *, base: Path | None = None) -> H
     return HomeRun(
         run=run,
         submission=submission,
-        base=base or _own_base(submission, sources) or _cached_base(submission),
+        base=base or _own_base(submission, sources) or _cached_base(submission, run),
         test_file=_unchanged(sources.get(test_key), submission.inputs.get(test_key)),
         hash_split=test_key == "file",
     )
@@ -133,9 +136,15 @@ def _job(verb: str, home: HomeRun, workspace: Path, options: Sequence[str], obse
 
 def _trained_with(run: RunDirectory) -> Mapping[str, Any]:
     """Versions by library, as the run's host tells them; empty where it does not."""
+    told = _told(run).get("libraries")
+    return told if isinstance(told, dict) else {}
+
+
+def _told(run: RunDirectory) -> Mapping[str, Any]:
+    """What the run's host tells of the training; empty where that can't be read."""
     try:
-        told = json.loads(run.training.read_bytes()).get("libraries")
-    except (OSError, ValueError, AttributeError, RecursionError):
+        told = json.loads(run.training.read_bytes())
+    except (OSError, ValueError, RecursionError):
         return {}
     return told if isinstance(told, dict) else {}
 
@@ -151,18 +160,15 @@ def _own_base(submission: Submission, sources: dict[str, str]) -> Path | None:
     return Path(folder)
 
 
-def _cached_base(submission: Submission) -> Path | None:
-    """A Hub model's snapshot in this machine's cache, where it is there already."""
+def _cached_base(submission: Submission, run: RunDirectory) -> Path | None:
+    """A Hub model in this machine's cache: the commit that was trained on, else what was asked for."""
     if submission.base_files:
         return None
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
-
-    try:
-        spec = submission.spec
-        return Path(snapshot_download(spec.model_name_or_path, revision=spec.model_revision, local_files_only=True))
-    except (LocalEntryNotFoundError, HFValidationError, OSError):
-        return None
+    base = _told(run).get("base")
+    told = base.get("revision") if isinstance(base, dict) else None
+    commits = [told] if isinstance(told, str) and COMMIT.match(told) else []
+    spec = submission.spec
+    return model_cache.snapshot(spec.model_name_or_path, [*commits, spec.model_revision])
 
 
 def _unchanged(path: str | None, entry: manifest.Entry | None) -> Path | None:

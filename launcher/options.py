@@ -44,6 +44,12 @@ accept_new_option = click.option(
 replace_key_option = click.option(
     "--replace-key", default="", metavar="SHA256:…", help="Take this very key for the host's new one, after a rebuild."
 )
+offline_wheels_option = click.option(
+    "--offline-wheels", is_flag=True, help="Fetch the packages here and send them: for a host without a package index."
+)
+push_model_option = click.option(
+    "--push-model", is_flag=True, help="Send the base model from this machine's cache instead of fetching it there."
+)
 yes_option = click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 
 

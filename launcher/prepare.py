@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from jobs.run_directory import new_run_id
-from launcher import preflight, submit
+from launcher import preflight, submit, wheelhouse
 from launcher.app import App
 from launcher.errors import LaunchError, RunFailed
 from launcher.progress import Note, Observer
@@ -52,25 +52,33 @@ class Prepared:
         return clean("\n".join(lines))
 
 
-def prepare(app: App, host: str, plan: submit.Plan | None, observer: Observer) -> Prepared:
-    """Leave the environment there, and what `plan` needs.  Raises RunFailed where that fails there, Detached after
-    Ctrl-C."""
+def prepare(
+    app: App, host: str, plan: submit.Plan | None, observer: Observer, *, offline_wheels: bool = False
+) -> Prepared:
+    """Leave the environment there, and what `plan` needs; with `offline_wheels` no package index is asked there.
+
+    Raises RunFailed where that fails there, Detached after Ctrl-C.
+    """
     agent = app.agent(host)
     recipe = submit.recipe_for(agent)
     known = environments.ready(agent, recipe)
     if known is not None and plan is None:
         return Prepared(host, known)
-    size_bytes, files = (plan.size_bytes, len(plan.files)) if plan else (0, 0)
-    report = preflight.look(app, host, send_bytes=size_bytes, send_files=files)
+    wheels = wheelhouse.collect(agent, recipe, app.settings.cache, observer) if offline_wheels else ()
+    files = (plan.files if plan else ()) + wheels
+    size_bytes = sum(file.size_bytes for _, file in files)
+    report = preflight.look(app, host, send_bytes=size_bytes, send_files=len(files))
     told = tuple(finding for finding in report.findings if finding.code in WORTH_TELLING)
     preflight.check(preflight.Report(report.host, report.facts, report.profile, told), observer)
+    if files:
+        submit.push(files, agent, host, observer)
     if plan is None:
         run_id = new_run_id("prepare")
-        started = runs.submit(agent, submit.supervision(run_id, "prepare", agent, ()), links=(), documents={})
+        supervision = submit.supervision(run_id, "prepare", agent, (), wheels=bool(wheels))
+        started = runs.submit(agent, supervision, links=submit.links(files), documents={})
     else:
         run_id = plan.submission.run_id
-        submit.push(plan, agent, host, observer)
-        started = submit.start(plan, agent, ())
+        started = submit.start(plan.with_wheels(wheels), agent, ())
     observer(Note(f"{run_id} prepares {host} in {'a tmux session' if started.how == 'tmux' else 'a process'} there"))
     try:
         state = follow(run_id, agent, observer)

@@ -6,7 +6,7 @@ import hashlib
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from jobs.errors import DataError
 from jobs.run_directory import RunDirectory, new_run_id
 from jobs.spec import Spec
 from jobs.submission import Submission
-from launcher import recipe
+from launcher import model_cache, recipe, wheelhouse
 from launcher.errors import LaunchError
 from launcher.ledger import Ledger, Record
 from launcher.progress import Note, Observer
@@ -37,6 +37,10 @@ class Plan:
     files: tuple[tuple[str, store.LocalFile], ...]
     sources: dict[str, str]
     rows: dict[str, int]
+
+    def with_wheels(self, files: tuple[tuple[str, store.LocalFile], ...]) -> Plan:
+        """The same, and packages for a host that reaches no index."""
+        return replace(self, files=self.files + files)
 
     @property
     def size_bytes(self) -> int:
@@ -73,15 +77,17 @@ def in_words(plan: Plan, host_name: str) -> str:
     )
 
 
-def plan(spec: Spec, folder: Path, *, only_prepare: bool = False) -> Plan:
+def plan(spec: Spec, folder: Path, *, only_prepare: bool = False, push_model: bool = False) -> Plan:
     """Check and hash what the spec names; `folder` is what its paths are relative to.
+
+    With `push_model` a model of the Hub is taken from this machine's cache, and sent along.
 
     Raises DataError for data that can't be trained on, before anything is sent or paid for.
     """
     inputs = {name: _below(folder, path) for name, path in spec.data.named().items()}
     rows = {name: _checked_rows(path, spec) for name, path in inputs.items()}
     files = [(f"inputs/{name}.csv", path) for name, path in inputs.items()]
-    base = _base_folder(spec, folder)
+    base = _base_folder(spec, folder) or (_cached(spec) if push_model else None)
     files += [(f"inputs/base/{path.name}", path) for path in _base_files(base)]
     files += list(_code_files())
     hashed = tuple((path, _hashed(source)) for path, source in files)
@@ -101,7 +107,7 @@ def plan(spec: Spec, folder: Path, *, only_prepare: bool = False) -> Plan:
 
 def submit(plan: Plan, agent: Agent, host_name: str, ledger: Ledger, observer: Observer) -> tuple[Record, runs.Started]:
     """Push what the host lacks and start the run there; from here on it needs nobody."""
-    push(plan, agent, host_name, observer)
+    push(plan.files, agent, host_name, observer)
     submission = plan.submission
     record = Record(
         run_id=submission.run_id,
@@ -125,27 +131,48 @@ def submit(plan: Plan, agent: Agent, host_name: str, ledger: Ledger, observer: O
     return record, started
 
 
-def push(plan: Plan, agent: Agent, host_name: str, observer: Observer) -> None:
+def push(named: Sequence[tuple[str, store.LocalFile]], agent: Agent, host_name: str, observer: Observer) -> None:
     """Send what the host lacks of the files that go with a run."""
-    observer(Note(f"pushing to {host_name}: {len(plan.files)} files, {plan.size_bytes / 1e6:.1f} MB"))
+    files = [file for _, file in named]
+    size_bytes = sum(file.size_bytes for file in files)
+    observer(Note(f"pushing to {host_name}: {len(files)} files, {size_bytes / 1e6:.1f} MB"))
     moved = Moved(observer)
-    files = [file for _, file in plan.files]
     sent: store.Sent = going_on(lambda: store.push(agent, files, observer=moved), moved, observer)
     observer(Note(f"sent {sent.files} files, {sent.size_bytes / 1e6:.1f} MB; {sent.already_there} were there already"))
 
 
 def start(plan: Plan, agent: Agent, jobs: Sequence[tuple[str, str]]) -> runs.Started:
-    """Start what was pushed: the environment first, then `jobs`, each a state and a verb."""
+    """Start what was pushed: the environment first, the base model, then `jobs`, each a state and a verb."""
     return runs.submit(
         agent,
-        supervision(plan.submission.run_id, plan.submission.spec.name, agent, jobs),
-        links=[{"path": path, "sha256": file.sha256} for path, file in plan.files],
+        supervision(
+            plan.submission.run_id,
+            plan.submission.spec.name,
+            agent,
+            (("preparing", "fetch"), *jobs),
+            wheels=_has_wheels(plan.files),
+        ),
+        links=links(plan.files),
         documents={RunDirectory(Path()).spec.name: plan.submission.to_json()},
     )
 
 
-def supervision(run_id: str, name: str, agent: Agent, jobs: Sequence[tuple[str, str]]) -> dict[str, Any]:
-    """The supervisor's plan: file names, phases and environment, as plain data."""
+def links(files: Sequence[tuple[str, store.LocalFile]]) -> list[dict[str, str]]:
+    """Where in the run's folder what was pushed belongs."""
+    return [{"path": path, "sha256": file.sha256} for path, file in files]
+
+
+def _has_wheels(files: Sequence[tuple[str, store.LocalFile]]) -> bool:
+    return any(path.startswith(f"{wheelhouse.FOLDER}/") for path, _ in files)
+
+
+def supervision(
+    run_id: str, name: str, agent: Agent, jobs: Sequence[tuple[str, str]], *, wheels: bool = False
+) -> dict[str, Any]:
+    """The supervisor's plan: file names, phases and environment, as plain data.
+
+    With `wheels` the environment is made of those that were sent along, and no package index is asked.
+    """
     layout, workspace = RunDirectory(Path()), agent.workspace
     root = f"{workspace}/runs/{run_id}"
     trains = any(state == "running" for state, _ in jobs)
@@ -156,7 +183,7 @@ def supervision(run_id: str, name: str, agent: Agent, jobs: Sequence[tuple[str, 
         "only_prepares": not trains,
         "files": {key: getattr(layout, key).name for key in ("log", "events", "heartbeat", "result")},
         # On this machine the Python that runs us is worth a look before one is built.
-        "environment": recipe_for(agent),
+        "environment": recipe_for(agent) | ({"wheels": f"{root}/{wheelhouse.FOLDER}"} if wheels else {}),
         "env": {
             "PYTHONPATH": f"{root}/{layout.code.name}",
             "PYTHONNOUSERSITE": "1",
@@ -211,6 +238,18 @@ def _base_folder(spec: Spec, folder: Path) -> Path | None:
             f"{path}: no such model folder", hint="model_name_or_path is a folder or a Hub id (owner/name)"
         )
     return None
+
+
+def _cached(spec: Spec) -> Path:
+    """The model's folder in the cache of this machine.  Raises LaunchError where it is not whole there."""
+    found = model_cache.snapshot(spec.model_name_or_path, [spec.model_revision])
+    if found is None:
+        raise LaunchError(
+            f"{spec.model_name_or_path} ({spec.model_revision}) is not whole in this machine's cache",
+            hint=f"hf download {spec.model_name_or_path} --revision {spec.model_revision}; "
+            "or name a folder: --model-name-or-path FOLDER",
+        )
+    return found
 
 
 def _base_files(base: Path | None) -> list[Path]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -23,6 +24,16 @@ class Ready:
     how: str
     key: str
     proven_on: str
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a host lacks: what comes beside the library that it keeps, or all, with `requirement` for that library."""
+
+    requirement: str
+    python: tuple[int, int]
+    machine: str
+    glibc: tuple[int, int]
 
 
 @dataclass(frozen=True)
@@ -56,6 +67,28 @@ def ready(agent: Agent, recipe: dict[str, Any]) -> Ready | None:
         return Ready(*(str(known[name]) for name in ("python", "how", "key", "proven_on")))
     except (KeyError, TypeError) as error:
         raise BadReply(f"{agent.host.name}: an environment has the wrong shape") from error
+
+
+def wanted(agent: Agent, recipe: dict[str, Any]) -> Wanted | None:
+    """What an environment there lacks, for somebody who brings it; None where it lacks nothing.
+
+    Raises RemoteError where none could be made there.
+    """
+    told = agent.call("ready", {"recipe": recipe, "wanted": True}, timeout_s=TIMEOUT_S).get("wanted")
+    if told is None:
+        return None
+    try:
+        libc = re.fullmatch(r"glibc (\d{1,2})\.(\d{1,3})", str(told["libc"]))
+        version, machine = tuple(map(int, told["python"])), str(told["platform"]).removeprefix("linux-")
+        if len(version) < 2 or not re.fullmatch(r"[a-z0-9_]{2,20}", machine) or libc is None:
+            raise BadReply(f"{agent.host.name}: wheels can't be chosen for {str(told)[:200]!r}")
+        kept, asked = recipe["kept"], str(told["requirement"])
+        # Nobody there chooses what is fetched here.
+        if asked not in ("", kept["plain"], *(row for _, row in kept["rows"])):
+            raise BadReply(f"{agent.host.name}: asks for {asked[:80]!r}, which no recipe names")
+        return Wanted(asked, (version[0], version[1]), machine, (int(libc[1]), int(libc[2])))
+    except (KeyError, TypeError, ValueError) as error:
+        raise BadReply(f"{agent.host.name}: what an environment lacks has the wrong shape") from error
 
 
 def listed(agent: Agent) -> tuple[Environment, ...]:

@@ -63,8 +63,9 @@ class Ended:
 class Cli:
     """The real command line in processes of its own, with a private home."""
 
-    def __init__(self, home: Path) -> None:
+    def __init__(self, home: Path, python: str = sys.executable) -> None:
         self.home = home
+        self.python = python
         self.env = {
             **{name: value for name, value in os.environ.items() if not name.startswith(("LAUNCH_", "SSH_AUTH_SOCK"))},
             "HOME": str(home),
@@ -75,13 +76,13 @@ class Cli:
     def start(self, *argv: str, cwd: Path | None = None, **options: Any) -> subprocess.Popen[str]:
         """A `launch` process that goes on."""
         return subprocess.Popen(
-            [sys.executable, "-m", "launcher", *argv], env=self.env, cwd=cwd or self.home, text=True, **options
+            [self.python, "-m", "launcher", *argv], env=self.env, cwd=cwd or self.home, text=True, **options
         )
 
     def __call__(self, *argv: str, cwd: Path | None = None, env: Mapping[str, str] | None = None) -> Ended:
         """Run `launch` to its end."""
         done = subprocess.run(
-            [sys.executable, "-m", "launcher", *argv],
+            [self.python, "-m", "launcher", *argv],
             env={**self.env, **(env or {})},
             cwd=cwd or self.home,
             stdin=subprocess.DEVNULL,

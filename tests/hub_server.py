@@ -1,15 +1,19 @@
-"""The part of the Hugging Face Hub's HTTP interface that a snapshot download needs, on localhost.
+"""The part of the Hugging Face Hub's HTTP interface that a download needs, on localhost, with the faults of real ones.
 
-A repository is a folder; what the server answers for it is decided by its name: `org/gated`, `org/down` and
-`org/absent` are refused as the Hub would.
+A repository is a folder.  Its safetensors files are LFS files, all others small ones in git; `org/gated` and `org/down`
+are refused as the Hub would.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import json
+import re
 import threading
+import time
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -18,19 +22,59 @@ from typing import Any, cast
 from urllib.parse import unquote, urlsplit
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
+CHUNK_BYTES = 64 * 1024
+
+
+@dataclass
+class Answer:
+    """One answer to a GET of a file, as far as it was sent."""
+
+    name: str
+    sent_bytes: int = 0
 
 
 @dataclass
 class Hub:
-    """A running server: its address for HF_ENDPOINT, and every request it got as `METHOD path`."""
+    """A running server: its address for HF_ENDPOINT, every request it got as `METHOD path`, and how it is to behave."""
 
     repositories: dict[str, Path]
     endpoint: str = ""
     requests: list[str] = field(default_factory=list)
+    authorizations: list[str | None] = field(default_factory=list)
+    answers: list[Answer] = field(default_factory=list)
+    # Where the branch `main` of every repository stands, and other commits' files.
+    main: str = COMMIT
+    commits: dict[str, Path] = field(default_factory=dict)
+    # Faults.  Each number of `cuts` ends the connection of one more download of that file after so many bytes.
+    bytes_per_s: float = 0
+    cuts: dict[str, list[int]] = field(default_factory=dict)
+    wrong: set[str] = field(default_factory=set)
+    listed_bytes: dict[str, int] = field(default_factory=dict)
+    knows_ranges: bool = True
+    is_a_portal: bool = False
+    token: str = ""
 
     def downloaded(self) -> set[str]:
         """Names of the files that were fetched."""
         return {request.rsplit("/", 1)[1] for request in self.requests if request.startswith("GET /org/")}
+
+    def forget(self) -> None:
+        """What was asked and sent so far."""
+        self.requests.clear()
+        self.authorizations.clear()
+        self.answers.clear()
+
+    def sent_bytes(self) -> dict[str, int]:
+        """Bytes of each file that were sent."""
+        total: Counter[str] = Counter()
+        for answer in self.answers:
+            total[answer.name] += answer.sent_bytes
+        return dict(total)
+
+    def folder(self, repository: str, revision: str) -> Path | None:
+        """The files of a repository at a branch or commit."""
+        commit = self.main if revision == "main" else revision
+        return self.commits.get(commit) or (self.repositories.get(repository) if commit == COMMIT else None)
 
 
 @contextlib.contextmanager
@@ -60,60 +104,114 @@ class _Handler(BaseHTTPRequestHandler):
     def log_message(self, format: str, *args: Any) -> None:
         """Nothing on the terminal; the requests are kept in the Hub."""
 
+    @property
+    def hub(self) -> Hub:
+        return cast(Hub, cast(Any, self.server).hub)
+
     def _answer(self) -> None:
-        hub = cast(Any, self.server).hub
         path = unquote(urlsplit(self.path).path)
-        hub.requests.append(f"{self.command} {path}")
+        self.hub.requests.append(f"{self.command} {path}")
+        self.hub.authorizations.append(self.headers["Authorization"])
         parts = path.strip("/").split("/")
-        if parts[:2] == ["api", "models"]:
-            self._api(hub, "/".join(parts[2:4]), *parts[4:6])
+        if self.hub.token and self.headers["Authorization"] not in (None, f"Bearer {self.hub.token}"):
+            self._refuse(401, "", "Invalid credentials in Authorization header")
+        elif self.hub.is_a_portal:
+            self._send(200, b"<html>Log in to this network</html>")
+        elif parts[:2] == ["api", "models"]:
+            self._api("/".join(parts[2:4]), *parts[4:6])
         elif len(parts) == 5 and parts[2] == "resolve":
-            self._file(hub, "/".join(parts[:2]), parts[4])
+            self._file("/".join(parts[:2]), parts[3], parts[4])
         else:
             self._refuse(404, "")
 
-    def _api(self, hub: Hub, repository: str, verb: str = "", revision: str = "") -> None:
+    def _api(self, repository: str, verb: str = "", revision: str = "") -> None:
+        folder = self.hub.folder(repository, revision)
         if repository == "org/down":
             self._refuse(503, "")
-        elif repository not in hub.repositories:
+        elif repository not in self.hub.repositories:
             self._refuse(401, "RepoNotFound")
-        elif revision not in ("main", COMMIT):
+        elif folder is None:
             self._refuse(404, "RevisionNotFound")
         elif verb == "tree":
-            self._json(
-                [
-                    {"type": "file", "path": file.name, "size": file.stat().st_size, "oid": _digest(file)}
-                    for file in sorted(hub.repositories[repository].iterdir())
-                ]
-            )
+            self._json([self._listed(file) for file in sorted(folder.iterdir())])
         else:
-            self._json({"id": repository, "modelId": repository, "sha": COMMIT, "siblings": [], "tags": []})
+            commit = self.hub.main if revision == "main" else revision
+            self._json({"id": repository, "modelId": repository, "sha": commit, "siblings": [], "tags": []})
 
-    def _file(self, hub: Hub, repository: str, name: str) -> None:
-        if repository == "org/gated":
+    def _listed(self, file: Path) -> dict[str, Any]:
+        size = self.hub.listed_bytes.get(file.name, file.stat().st_size)
+        entry: dict[str, Any] = {"type": "file", "path": file.name, "size": size, "oid": digest(file, "sha1")}
+        if file.suffix == ".safetensors":
+            entry["lfs"] = {"oid": digest(file, "sha256"), "size": size, "pointerSize": 134}
+        return entry
+
+    def _file(self, repository: str, revision: str, name: str) -> None:
+        folder = self.hub.folder(repository, revision)
+        if repository == "org/gated" and self.headers["Authorization"] != "Bearer hf_granted":
             self._refuse(403, "GatedRepo")
-            return
-        file = hub.repositories[repository] / name
-        if not file.is_file():
+        elif folder is None or not (folder / name).is_file():
             self._refuse(404, "EntryNotFound")
+        else:
+            self._stream(folder / name)
+
+    def _stream(self, path: Path) -> None:
+        size, start = path.stat().st_size, 0
+        asked = re.fullmatch(r"bytes=(\d+)-", self.headers["Range"] or "") if self.hub.knows_ranges else None
+        headers = {"X-Repo-Commit": self.hub.main, "ETag": f'"{digest(path, "sha256")}"'}
+        if asked and int(asked[1]) >= size:
+            self._send(416, b"", **{"Content-Range": f"bytes */{size}"})
             return
-        self._send(200, file.read_bytes(), ETag=f'"{_digest(file)}"', **{"X-Repo-Commit": COMMIT})
+        if asked:
+            start = int(asked[1])
+            headers["Content-Range"] = f"bytes {start}-{size - 1}/{size}"
+        self._head(206 if asked else 200, size - start, **headers)
+        if self.command != "GET":
+            return
+        self.hub.answers.append(answer := Answer(path.name))
+        cuts = self.hub.cuts.get(path.name)
+        cut = cuts.pop(0) if cuts else size
+        with path.open("rb") as file, contextlib.suppress(ConnectionError):
+            file.seek(start)
+            while (at := file.tell()) < size and at - start < cut:
+                piece = file.read(min(CHUNK_BYTES, cut - (at - start)))
+                if path.name in self.hub.wrong and at == 0:
+                    piece = bytes([piece[0] ^ 1]) + piece[1:]
+                self.wfile.write(piece)
+                answer.sent_bytes += len(piece)
+                if self.hub.bytes_per_s:
+                    time.sleep(len(piece) / self.hub.bytes_per_s)
+        self.close_connection = self.close_connection or cut < size - start
 
     def _json(self, value: Any) -> None:
         self._send(200, json.dumps(value).encode(), **{"Content-Type": "application/json"})
 
-    def _refuse(self, status: int, code: str) -> None:
-        self._send(status, b"{}", **({"X-Error-Code": code, "X-Error-Message": code} if code else {}))
+    def _refuse(self, status: int, code: str, message: str = "") -> None:
+        self._send(status, b"{}", **({"X-Error-Code": code} if code else {}), **{"X-Error-Message": message or code})
 
     def _send(self, status: int, body: bytes, **headers: str) -> None:
-        self.send_response(status)
-        for name, value in headers.items():
-            self.send_header(name, value)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
+        self._head(status, len(body), **headers)
         if self.command == "GET":
             self.wfile.write(body)
 
+    def _head(self, status: int, length: int, **headers: str) -> None:
+        self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name, value)
+        self.send_header("Content-Length", str(length))
+        self.end_headers()
 
-def _digest(file: Path) -> str:
-    return hashlib.sha1(file.read_bytes(), usedforsecurity=False).hexdigest()
+
+def digest(file: Path, kind: str) -> str:
+    """sha256 of a file, or the sha1 that git gives it."""
+    return _digest(file, kind, file.stat().st_mtime_ns)
+
+
+@functools.cache
+def _digest(file: Path, kind: str, mtime_ns: int) -> str:
+    hasher = hashlib.new(kind, usedforsecurity=False)
+    if kind == "sha1":
+        hasher.update(b"blob %d\0" % file.stat().st_size)
+    with file.open("rb") as content:
+        while piece := content.read(1024 * 1024):
+            hasher.update(piece)
+    return hasher.hexdigest()

@@ -16,6 +16,23 @@ TORCH = (
 )  # fmt: skip
 
 
+BROKEN = "raise ImportError('libc10.so: undefined symbol: what a half-done upgrade leaves')\n"
+
+
+def broken_torch(folder: Path) -> Path:
+    """A Python that has all that this one has, by links, and a torch that is listed and can't be imported."""
+    subprocess.run([os.path.realpath(sys.executable), "-m", "venv", str(folder)], check=True)
+    [site] = folder.glob("lib/python*/site-packages")
+    shutil.rmtree(site)
+    site.mkdir()
+    for there in Path(str(metadata.distribution("torch").locate_file(""))).iterdir():
+        if there.name != "torch":
+            (site / there.name).symlink_to(there)
+    (site / "torch").mkdir()
+    (site / "torch" / "__init__.py").write_text(BROKEN)
+    return folder / "bin" / "python"
+
+
 def image_with_torch(folder: Path, python: str = "") -> Path:
     """A virtual environment in which only torch lies, by links to the one that runs this; its folder of programs."""
     base = python or os.path.realpath(sys.executable)

@@ -24,6 +24,7 @@ LIGHT_JOBS = {
     "manifest",
     "own_copy",
     "errors",
+    "base_model",
     "atomic",
     "submission",
     "data",

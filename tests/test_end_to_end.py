@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,7 +15,9 @@ from pathlib import Path
 import pytest
 
 from remote.embedded import EmbeddedHost
-from tests.conftest import Cli
+from tests.conftest import REPOSITORY, Cli
+from tests.connected import PYTHON_FOLDER
+from tests.images import broken_torch
 from tests.servers import OpenSshServer
 from tests.toy import BASE, write_task
 
@@ -142,23 +145,51 @@ def test_ctrl_c_detaches_and_the_run_goes_on(cli: Cli, embedded: EmbeddedHost, t
     assert cli("stop", row["run_id"], "--json").data["state"] == "stopped"
 
 
-def test_the_same_run_without_ssh(cli: Cli, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def local_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Cli, Path]:
+    """A laptop that trained on itself, and the folder that it pulled."""
+    cli = Cli(tmp_path_factory.mktemp("laptop"))
     spec = write_task(cli.home / "task", name="local-toy", train=120, held_out=40)
     trained = cli("train", str(spec), "--host", "local", "--json")
     assert trained.status == 0, trained
+    return cli, Path(cli("pull", "local-toy", "--json").data["folder"])
+
+
+def test_the_same_run_without_ssh(local_run: tuple[Cli, Path], tmp_path: Path) -> None:
+    cli, folder = local_run
     assert cli("pull", "local-toy", "--json").data["state"] == "succeeded"
-    folder = Path(cli("pull", "local-toy", "--json").data["folder"])
     elsewhere = tmp_path / "elsewhere"
-    folder.rename(elsewhere)
+    shutil.copytree(folder, elsewhere)
     # A folder is as good as a run's name, and without the base every figure comes from the pulled logits.
-    (cli.home / "base-gone").mkdir()
-    foreign = Cli(cli.home / "base-gone")
+    (tmp_path / "base-gone").mkdir()
+    foreign = Cli(tmp_path / "base-gone")
     evaluated = foreign("evaluate", str(elsewhere), "--json")
     assert evaluated.status == 0, evaluated
     assert evaluated.data["metrics"]["source"] == "recomputed from pulled logits"
     assert foreign("verify", str(elsewhere), "--json").data["level"] == "reproduced on host"
     here = foreign("verify", str(elsewhere), "--base", str(BASE), "--json")
     assert here.data["level"] == "reproduced here"
+
+
+@pytest.mark.parametrize("another", [True, pytest.param(False, marks=pytest.mark.slow)], ids=["another", "none"])
+def test_a_broken_torch_of_ones_own_does_not_matter(local_run: tuple[Cli, Path], tmp_path: Path, another: bool) -> None:
+    """With another Python on this machine that has everything, and where one has to be made."""
+    cli, folder = local_run
+    caller = Cli(cli.home, python=str(broken_torch(tmp_path / "own")))
+    caller.env["PYTHONPATH"] = str(REPOSITORY)
+    caller.env["LAUNCH_HOME"] = cli.env["LAUNCH_HOME"]
+    bare = os.path.dirname(os.path.realpath(sys.executable))
+    caller.env["PATH"] = os.pathsep.join([PYTHON_FOLDER if another else bare, "/usr/bin", "/bin"])
+    assert (
+        "undefined symbol"
+        in subprocess.run([caller.python, "-c", "import torch"], check=False, capture_output=True, text=True).stderr
+    )
+    evaluated = caller("evaluate", str(folder))
+    assert evaluated.status == 0, evaluated
+    assert "libc10.so" in evaluated.stdout + evaluated.stderr  # why its own is not taken
+    assert ("building" in evaluated.stdout + evaluated.stderr) is not another
+    verified = caller("verify", str(folder), "--json")
+    assert (verified.status, verified.data["level"]) == (0, "reproduced here"), verified
 
 
 def test_two_hosts_files_are_the_protocols(cli: Cli) -> None:

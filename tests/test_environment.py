@@ -175,7 +175,8 @@ def test_pythons_that_are_too_old_or_broken_or_lie_are_passed_over(image):
         "python3", 'case $3 in *version_info*) echo nothing of use ;; esac; echo "was asked more: $3" >&2; exit 0'
     )
     image.add("python", "kill -9 $$")
-    old = '@launch [[3, 9, 1], "/usr/bin/python3.9", {{"launchtoy": ["1.5", "/"], "launchmate": ["3.0", "/"]}}, []]'
+    packages = '{{"launchtoy": ["1.5", "/"], "launchmate": ["3.0", "/"]}}'
+    old = f'@launch [[3, 9, 1], "/usr/bin/python3.9", {packages}, [], "", ""]'
     image.add("python3.14", f"echo '{old}'")
     # It says that everything is there, and then nothing can be imported.
     image.add(

@@ -10,9 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.connected import eventually
+from remote.embedded import EmbeddedHost
+from tests import hub_server
+from tests.connected import PYTHON_FOLDER, eventually
 from tests.test_end_to_end import save_host
-from tests.toy import write_task
+from tests.toy import BASE, write_task
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="needs POSIX")
 
@@ -78,3 +80,36 @@ def test_environments_are_listed_and_removed(cli, sshd, tmp_path: Path) -> None:
     assert removed.status == 0, removed
     assert removed.data["freed_bytes"] >= 5_000_000
     assert [one["key"] for one in removed.data["left"]] == ["f" * 16]
+
+
+def test_a_model_of_the_hub_is_fetched_there_once_and_its_commit_goes_with_the_adapter(cli, tmp_path: Path) -> None:
+    env = {"HF_HOME": str(tmp_path / "hub"), "HF_HUB_DISABLE_XET": "1"}
+    with (
+        hub_server.serve({"org/tiny": BASE}) as hub,
+        EmbeddedHost(tmp_path / "box", path_prefix=[PYTHON_FOLDER], env={**env, "HF_ENDPOINT": hub.endpoint}) as server,
+    ):
+        save_host(cli, server, tmp_path / "workspace")
+        spec = write_task(cli.home / "task", model_name_or_path="org/tiny", train=60, held_out=20)
+        prepared = cli("prepare", str(spec), "--host", "box", "--json")
+        assert prepared.status == 0, prepared
+        weights = [request for request in hub.requests if request.startswith("GET") and "safetensors" in request]
+        assert len(weights) == 1
+        trained = cli("train", str(spec), "--host", "box")
+        assert trained.status == 0, trained
+        assert [one for one in hub.requests if one.startswith("GET") and "safetensors" in one] == weights
+        assert cli("pull", "toy", "--json").status == 0
+    [folder] = (cli.home / "runs").iterdir()
+    adapter = json.loads((folder / "artifacts/adapter/adapter_config.json").read_text())
+    assert (adapter["base_model_name_or_path"], adapter["revision"]) == ("org/tiny", hub_server.COMMIT)
+
+    # The laptop's cache is as good: the host needs no hub then, and the same files prove it at home.
+    cli.env.update(HF_HOME=str(tmp_path / "hub"), HF_ENDPOINT="http://127.0.0.1:9")
+    verified = cli("verify", "toy", "--json")
+    assert (verified.status, verified.data["level"]) == (0, "reproduced here"), verified
+    pushed = cli("train", str(spec), "--host", "local", "--push-model", "--dry-run", "--json")
+    assert pushed.data["base"] == "pushed from this machine"
+    cli.env["HF_HOME"] = str(tmp_path / "empty")
+    missing = cli("train", str(spec), "--host", "local", "--push-model", "--dry-run", "--json")
+    assert missing.status == 1
+    assert "org/tiny (main) is not whole in this machine's cache" in missing.error["message"]
+    assert "hf download org/tiny" in missing.error["hint"]

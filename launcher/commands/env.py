@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from launcher.app import App
-from launcher.options import json_option, yes_option
+from launcher.options import json_option, offline_wheels_option, yes_option
 from launcher.output import Output
 
 
@@ -38,9 +38,10 @@ def list_(app: App, host: str, as_json: bool) -> None:
 
 @command.command()
 @click.argument("host")
+@offline_wheels_option
 @json_option
 @click.pass_obj
-def prepare(app: App, host: str, as_json: bool) -> None:
+def prepare(app: App, host: str, offline_wheels: bool, as_json: bool) -> None:
     """Build a host's environment now; nothing is done where it is ready.
 
     Example: launch env prepare box
@@ -48,7 +49,7 @@ def prepare(app: App, host: str, as_json: bool) -> None:
     from launcher.prepare import prepare as prepare_host
 
     output = Output(as_json=as_json)
-    prepared = prepare_host(app, host, None, output.observe)
+    prepared = prepare_host(app, host, None, output.observe, offline_wheels=offline_wheels)
     output.show(prepared.to_json(), lambda console: console.print(prepared.in_words(), soft_wrap=True))
 
 

@@ -8,17 +8,21 @@ from typing import Any
 import click
 
 from launcher.app import App
-from launcher.options import json_option, spec_options
+from launcher.options import json_option, offline_wheels_option, push_model_option, spec_options
 from launcher.output import Output
 
 
 @click.command("prepare")
 @click.argument("spec", type=click.Path(path_type=Path))
 @click.option("--host", required=True, help="A saved host, an address, or `local`.")
+@push_model_option
+@offline_wheels_option
 @spec_options
 @json_option
 @click.pass_obj
-def command(app: App, /, spec: Path, host: str, as_json: bool, **flags: Any) -> None:
+def command(
+    app: App, /, spec: Path, host: str, push_model: bool, offline_wheels: bool, as_json: bool, **flags: Any
+) -> None:
     """Send data, build the environment and fetch the base model; no GPU is needed, nor paid for.
 
     It goes on in a session on the host: closing the laptop harms nothing.  What is ready is not done again.
@@ -31,6 +35,6 @@ def command(app: App, /, spec: Path, host: str, as_json: bool, **flags: Any) -> 
 
     output = Output(as_json=as_json)
     asked = load(spec, {key: value for key, value in flags.items() if value is not None})
-    plan = submit.plan(asked, spec.absolute().parent, only_prepare=True)
-    prepared = prepare(app, host, plan, output.observe)
+    plan = submit.plan(asked, spec.absolute().parent, only_prepare=True, push_model=push_model)
+    prepared = prepare(app, host, plan, output.observe, offline_wheels=offline_wheels)
     output.show(prepared.to_json(), lambda console: console.print(prepared.in_words(), soft_wrap=True))

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from launcher.app import App
-from launcher.options import json_option, spec_options
+from launcher.options import json_option, offline_wheels_option, push_model_option, spec_options
 from launcher.output import Output
 
 
@@ -18,11 +18,23 @@ from launcher.output import Output
 @click.option("-d", "--detach", is_flag=True, help="Start it and come back at once.")
 @click.option("--dry-run", is_flag=True, help="Check everything, here and there, and print the plan; nothing is sent.")
 @click.option("--force", is_flag=True, help="Go on in spite of what was found on the host.")
+@push_model_option
+@offline_wheels_option
 @spec_options
 @json_option
 @click.pass_obj
 def command(
-    app: App, /, spec: Path, host: str, detach: bool, dry_run: bool, force: bool, as_json: bool, **flags: Any
+    app: App,
+    /,
+    spec: Path,
+    host: str,
+    detach: bool,
+    dry_run: bool,
+    force: bool,
+    push_model: bool,
+    offline_wheels: bool,
+    as_json: bool,
+    **flags: Any,
 ) -> None:
     """Train a LoRA classifier on a host.  Ctrl-C only stops watching: the run needs nobody.
 
@@ -31,12 +43,16 @@ def command(
     Example: launch train reviews.yaml --host box --num-train-epochs 2
     """
     from jobs.spec import load
-    from launcher import preflight, submit
+    from launcher import preflight, submit, wheelhouse
     from launcher.follow import follow
 
     output = Output(as_json=as_json)
     asked = load(spec, {key: value for key, value in flags.items() if value is not None})
-    plan = submit.plan(asked, spec.absolute().parent)
+    plan = submit.plan(asked, spec.absolute().parent, push_model=push_model)
+    if offline_wheels:
+        agent = app.agent(host)
+        wheels = wheelhouse.collect(agent, submit.recipe_for(agent), app.settings.cache, output.observe)
+        plan = plan.with_wheels(wheels)
     report = preflight.look(app, host, send_bytes=plan.size_bytes, send_files=len(plan.files))
     if dry_run:
         data = plan.to_json() | {"findings": [one.to_json() for one in report.findings]}

@@ -87,6 +87,16 @@ def ready(workspace: str, recipe: Dict[str, Any], boot: str) -> Optional[Prepare
         return None
 
 
+def wanted(workspace: str, recipe: Dict[str, Any], boot: str) -> Optional[Dict[str, Any]]:
+    """What would be installed, and for which Python, for somebody who brings it; None where nothing has to be.
+
+    Raises Failed where nothing could be.
+    """
+    if ready(workspace, recipe, boot) is not None:
+        return None
+    return _Preparation(workspace, recipe, boot, lambda text: None).wanted()
+
+
 def forget(workspace: str, recipe: Dict[str, Any]) -> None:
     """Decide anew the next time: what was chosen does not work after all."""
     path = os.path.join(workspace, "envs", CHOSEN)
@@ -108,26 +118,54 @@ class _Preparation:
         self._needs = [Need(str(name), tuple(low), tuple(high)) for name, low, high in recipe["needs"]]
         self._kept = recipe["kept"]
 
+    def wanted(self) -> Optional[Dict[str, Any]]:
+        new_enough = self._pythons()
+        if any(self._has_all(python) for python in new_enough):
+            return None
+        for one in (*self._reusing(new_enough), *self._full(new_enough)):
+            if os.path.exists(os.path.join(self._envs, one.key, MARKER)):
+                return None
+            return {
+                "kept": bool(one.kept), "requirement": "" if one.kept else one.lines[-1],
+                "python": list(one.base.version), "platform": one.base.platform, "libc": one.base.libc,
+            }  # fmt: skip
+        raise Failed(self._nothing(new_enough))
+
     def prepared(self) -> Prepared:
         os.makedirs(self._envs, exist_ok=True)
         os.makedirs(self._cache, exist_ok=True)
-        self._machine = accelerator.find() if self._recipe["gpu"] else Accelerator()
-        names = [need.name for need in self._needs]
-        low = tuple(self._recipe["python"])
-        here = interpreter.here(self._recipe.get("candidates", ()), names)
-        new_enough = [python for python in here if python.version[: len(low)] >= low]
+        new_enough = self._pythons()
         for python in new_enough:
-            if not any(need.unmet(python) for need in self._needs) and self._proves(python.path, self._lies(python)):
+            if self._has_all(python) and self._proves(python.path, self._lies(python)):
                 self._say(f"using {python.path}, which has everything that is needed")
                 return self._choose(Prepared(python.path, IMAGE, "", self._device), python)
-        reasons = [f"no Python >= {_dotted(low)} on this machine"] if not new_enough else []
+        reasons = [self._nothing(new_enough)]
         for wanted in (*self._reusing(new_enough), *self._full(new_enough)):
             try:
                 return self._choose(Prepared(self._made(wanted), wanted.how, wanted.key, self._device), wanted.base)
             except Failed as failed:
                 self._say(f"not {wanted.how} on {wanted.base.path}: {failed}")
                 reasons.append(str(failed))
-        raise Failed(reasons[-1] if reasons else "nothing to build with")
+        raise Failed(reasons[-1])
+
+    def _pythons(self) -> List[Interpreter]:
+        """Those of this machine that are new enough."""
+        self._machine = accelerator.find() if self._recipe["gpu"] else Accelerator()
+        low = tuple(self._recipe["python"])
+        here = interpreter.here(self._recipe.get("candidates", ()), [need.name for need in self._needs])
+        return [python for python in here if python.version[: len(low)] >= low]
+
+    def _has_all(self, python: Interpreter) -> bool:
+        return not any(need.unmet(python) for need in self._needs)
+
+    def _nothing(self, new_enough: Sequence[Interpreter]) -> str:
+        if not new_enough:
+            return f"no Python >= {_dotted(self._recipe['python'])} on this machine"
+        try:
+            row_for(self._machine, self._kept)
+        except Failed as failed:
+            return str(failed)
+        return "nothing to build with"
 
     @property
     def _device(self) -> str:
@@ -275,7 +313,8 @@ def _key(how: str, base: Interpreter, *parts: Any) -> str:
 
 
 def _digest(recipe: Dict[str, Any]) -> str:
-    text = json.dumps(recipe, sort_keys=True)
+    # Where its packages lie says nothing about what it is.
+    text = json.dumps({name: value for name, value in recipe.items() if name != "wheels"}, sort_keys=True)
     return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:16]
 
 

@@ -11,7 +11,7 @@ import os
 import shutil
 import subprocess
 import threading
-from typing import Any, Callable, Dict, Iterable, List, NamedTuple, Optional, Sequence
+from typing import Any, Callable, Dict, Iterable, List, Mapping, NamedTuple, Optional, Sequence
 
 from .interpreter import shielded
 
@@ -59,11 +59,12 @@ class Installer(NamedTuple):
         """A new virtual environment, behind whose own packages come those in `sites`; its Python.  Raises Failed."""
         if self.uv:
             argv = [self.uv, "venv", "--no-config", "--no-project", "--quiet", "--python", self.base, folder]
-            self._run(argv, {"UV_CACHE_DIR": os.path.join(self.cache, "uv"), "UV_PYTHON_DOWNLOADS": "never"})
+            env = {"UV_CACHE_DIR": os.path.join(self.cache, "uv"), "UV_PYTHON_DOWNLOADS": "never"}
+            self._run("uv venv", argv, env)
         else:
             # ensurepip takes seconds, and would put an old setuptools before that of the image.
             more = ["--without-pip"] if self._base_has_pip() else []
-            self._run([self.base, "-m", "venv", *more, folder])
+            self._run("venv", [self.base, "-m", "venv", *more, folder], {})
         if sites:
             # Not --system-site-packages: in an image that is a virtual environment those are the ones below it.
             [own] = glob.glob(os.path.join(glob.escape(folder), *OWN_SITE))
@@ -91,7 +92,11 @@ class Installer(NamedTuple):
         argv += ["--no-deps", "--ignore-installed"] if alone else []
         argv += ["--no-index", "--find-links", self.wheels] if self.wheels else []
         # Images switch pip's cache off; a build that was cut off is to go on from there.
-        self._run([*argv, *listed], {"PIP_CACHE_DIR": os.path.join(self.cache, "pip"), "PIP_NO_CACHE_DIR": None})
+        self._run(
+            "pip install",
+            [*argv, *listed],
+            {"PIP_CACHE_DIR": os.path.join(self.cache, "pip"), "PIP_NO_CACHE_DIR": None},
+        )
 
     def _with_uv(self, python: str, listed: List[str], alone: bool) -> None:
         argv = [self.uv, "pip", "install", "--no-config", "--no-progress", "--color", "never", "--python", python]
@@ -105,15 +110,15 @@ class Installer(NamedTuple):
             argv += ["--no-index"] if found.get("no-index") in ("1", "true", "yes", "on") else []
             for path in found.get("constraint", "").split():
                 argv += ["-c", path] if os.path.exists(path) else []
-        self._run([*argv, *listed], env)
+        self._run("uv pip install", [*argv, *listed], env)
 
     def _base_has_pip(self) -> bool:
         # pip works on another Python since 22.3; what it can do its help tells.
         return "--python" in _said([self.base, "-m", "pip", "--help"])
 
-    def _run(self, argv: List[str], env: Optional[Dict[str, Optional[str]]] = None) -> None:
-        changed = shielded({name: value for name, value in (env or {}).items() if value is not None})
-        for name in (name for name, value in (env or {}).items() if value is None):
+    def _run(self, what: str, argv: List[str], env: Mapping[str, Optional[str]]) -> None:
+        changed = shielded({name: value for name, value in env.items() if value is not None})
+        for name in (name for name, value in env.items() if value is None):
             changed.pop(name, None)
         for name in ("VIRTUAL_ENV", "CONDA_PREFIX"):  # of the shell that we were started from
             changed.pop(name, None)
@@ -126,8 +131,7 @@ class Installer(NamedTuple):
             raise Failed(f"{argv[0]}: {error.strerror}") from error
         last = self._told(process)
         if process.wait() != 0:
-            words = " ".join(os.path.basename(word) for word in argv[:4])
-            raise Failed(f"{words} ended with status {process.returncode}" + (f": {last}" if last else ""))
+            raise Failed(f"{what} ended with status {process.returncode}" + (f": {last}" if last else ""))
 
     def _told(self, process: Any) -> str:
         """Pass on what it says, and that it is still at it where it says nothing; its last line."""

@@ -19,8 +19,12 @@ NAMES = ("python3", "python", "/root/miniconda3/bin/python", "/opt/conda/bin/pyt
 # What comes after the marker is ours; a sitecustomize may print anything before it.
 MARK = "@launch "
 LOOK = """
-import json, os, sys
+import json, os, sys, sysconfig
 packages = {}
+try:
+    libc = os.confstr("CS_GNU_LIBC_VERSION") or ""
+except (AttributeError, ValueError, OSError):
+    libc = ""
 if sys.version_info >= (3, 8):
     from importlib import metadata
     for name in sys.argv[1:]:
@@ -30,7 +34,9 @@ if sys.version_info >= (3, 8):
         except Exception:
             pass
 sites = [os.path.abspath(path) for path in sys.path if os.path.basename(path) in ("site-packages", "dist-packages")]
-print("@launch " + json.dumps([list(sys.version_info[:3]), os.path.realpath(sys.executable), packages, sites]))
+print("@launch " + json.dumps([
+    list(sys.version_info[:3]), os.path.realpath(sys.executable), packages, sites, sysconfig.get_platform(), libc,
+]))
 """
 
 Version = Tuple[int, ...]
@@ -44,13 +50,18 @@ class Package(NamedTuple):
 
 
 class Interpreter(NamedTuple):
-    """`path` is how it is called, `binary` what that leads to, `sites` are the folders of its packages."""
+    """`path` is how it is called, `binary` what that leads to, `sites` are the folders of its packages.
+
+    `platform` as sysconfig calls it (linux-x86_64), `libc` as the C library does (glibc 2.35, empty for another).
+    """
 
     path: str
     version: Version
     binary: str
     packages: Dict[str, Package]
     sites: Sequence[str]
+    platform: str = ""
+    libc: str = ""
 
 
 class Need(NamedTuple):
@@ -92,9 +103,11 @@ def look(path: str, distributions: Sequence[str]) -> Optional[Interpreter]:
     said = _said([path, "-I", "-c", LOOK, *distributions])
     line = next((line for line in said.splitlines() if line.startswith(MARK)), "")
     try:
-        version, binary, packages, sites = json.loads(line[len(MARK) :])
+        version, binary, packages, sites, platform, libc = json.loads(line[len(MARK) :])
         seen = {name: Package(*map(str, one)) for name, one in packages.items()}
-        return Interpreter(path, tuple(map(int, version)), str(binary), seen, list(map(str, sites)))
+        return Interpreter(
+            path, tuple(map(int, version)), str(binary), seen, list(map(str, sites)), str(platform), str(libc)
+        )
     except (ValueError, TypeError, AttributeError):
         return None
 

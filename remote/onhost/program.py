@@ -114,10 +114,16 @@ def stop(request: Dict[str, Any]) -> Dict[str, Any]:
 
 
 def ready(request: Dict[str, Any]) -> Dict[str, Any]:
-    """What the environment of a recipe is, where it needs nothing any more."""
-    from . import environment, process
+    """What the environment of a recipe is, where it needs nothing any more; with `wanted`, what it needs."""
+    from . import environment, installer, process
 
-    known = environment.ready(request["workspace"], request["recipe"], process.boot_marker())
+    asked = request["workspace"], request["recipe"], process.boot_marker()
+    if request.get("wanted"):
+        try:
+            return {"wanted": environment.wanted(*asked)}
+        except installer.Failed as failed:
+            raise Refused("no_environment", str(failed)) from failed
+    known = environment.ready(*asked)
     return {"ready": known._asdict() if known else None}
 
 
@@ -187,6 +193,7 @@ def prepare(workspace: str, run_id: str) -> int:
             prepared = environment.prepare(workspace, run.plan()["environment"], process.boot_marker(), say)
         except installer.Failed as failed:
             say(str(failed))
+            run.finish("failed", f"no environment: {failed}")  # in words, for whoever asks later
             return 1
         with shared(workspace):  # from here on the run says what it uses, and a clean-up leaves that alone
             if os.path.exists(prepared.python):
