@@ -17,4 +17,4 @@ def into(folder: Path) -> dict[str, str]:
     target.mkdir()
     for source in sorted(package.glob("*.py")):
         shutil.copyfile(source, target / source.name)
-    return {"PYTHONPATH": str(folder), "PYTHONNOUSERSITE": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+    return {"PYTHONPATH": str(folder), "PYTHONHOME": "", "PYTHONNOUSERSITE": "1", "PYTHONDONTWRITEBYTECODE": "1"}

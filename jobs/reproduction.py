@@ -63,6 +63,8 @@ def in_fresh_process(
             )
         except subprocess.TimeoutExpired:
             return [_check("loads", "fail", f"no answer within {timeout_s:g} s")]
+        except OSError as error:
+            return [_not_possible(f"{python}: {error.strerror}")]
         if out.is_file():
             return [Check(**fields) for fields in json.loads(out.read_text("utf-8"))]
     return [_crashed(done.returncode, done.stderr.decode("utf-8", "replace"))]
@@ -227,10 +229,14 @@ def _check(name: str, status: str, detail: str) -> Check:
 
 def _crashed(code: int, stderr: str) -> Check:
     lines = [line for line in stderr.splitlines() if line.strip()] or [f"exit status {code}"]
-    if "ModuleNotFoundError" in lines[-1]:
-        todo = "launch verify on a machine with the training libraries, or in the environment launch makes"
-        return Check("loads", "not_checked", lines[-1].strip()[:300], "nothing was reproduced here", todo)
+    if lines[-1].startswith(("ModuleNotFoundError", "ImportError")):
+        return _not_possible(lines[-1].strip()[:300])
     return _check("loads", "fail", f"the fresh process ended with {code}: {lines[-1].strip()[:300]}")
+
+
+def _not_possible(detail: str) -> Check:
+    todo = "once more: launch verify (what it needs is looked for again), or with --static"
+    return Check("loads", "not_checked", detail, "nothing was reproduced here", todo)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -19,6 +19,7 @@ from remote.clean import Asked, Cleaned, Kept
 NAMES = {
     "run": ("run", "runs"),
     "environment": ("environment", "environments"),
+    "python": ("Python for environments", "Pythons for environments"),
     "downloads": ("cache of downloads", "caches of downloads"),
     "object": ("stored file", "stored files"),
     "quarantined": ("damaged stored file", "damaged stored files"),
@@ -32,10 +33,12 @@ REASONS = {
     "not pulled": "not pulled to this machine",
     "unreadable": "can't be read, or are from a newer launch",
     "used by a run": "needed by a run",
+    "used by an environment": "an environment is built on it",
     "running": "running now",
 }
 RECENT = {
     "environment": "used in the last 7 days",
+    "python": "fetched or built on in the last day",
     "downloads": "an environment was built in the last 7 days",
     "object": "pushed in the last hour",
     "leftover": "touched in the last day",

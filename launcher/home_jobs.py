@@ -78,6 +78,8 @@ def verify(home: HomeRun, workspace: Path, observer: Observer, *, static: bool =
     elif not static:
         python = home_python.find(workspace, _trained_with(home.run), observer)
     verdict = verification.verify(home.run, base_folder=home.base, where="home", static_only=static, python=python)
+    if any(check.id == "loads" and check.status == "not_checked" for check in verdict.checks):
+        home_python.forget(workspace, _trained_with(home.run))  # that Python worked once
     document: dict[str, Any] = verdict.to_json()
     atomic.write_json(home.run.home_verification, document)
     return document

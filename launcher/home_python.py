@@ -18,7 +18,7 @@ from remote.onhost import environment, installer, interpreter
 
 # What takes part in a forward pass and has no build for each platform: it can be the same as in the training.
 THE_SAME = ("transformers", "peft", "safetensors")
-VERSION = re.compile(r"\d{1,4}(\.\d{1,6}){1,3}\Z")
+VERSION = re.compile(r"[0-9]{1,4}(\.[0-9]{1,6}){1,3}\Z")
 # A GPU is not needed at home, so it is not asked for when the machine starts anew.
 NO_BOOT = ""
 
@@ -28,19 +28,28 @@ def find(workspace: Path, trained_with: Mapping[str, Any], observer: Observer) -
 
     Raises LaunchError where there is none and none can be made.
     """
-    asked = _recipe(trained_with, observer)
+    asked, tested = _recipe(trained_with, observer), _recipe({}, observer)
     try:
-        known = environment.ready(str(workspace), asked, NO_BOOT)
-        if known is None:
-            observer(Note("looking for a Python here that can verify and evaluate"))
-            known = environment.prepare(str(workspace), asked, NO_BOOT, lambda text: observer(Note(text)))
+        python = _prepared(workspace, asked, observer)
     except installer.Failed as failed:
-        raise LaunchError(
-            f"no Python here can verify or evaluate, and none could be made: {failed}",
-            hint="launch verify --static looks without running the model; launch doctor",
-            code="no_environment",
-        ) from failed
-    _tell_torch(known.python, trained_with, observer)
+        if asked == tested:
+            raise LaunchError(
+                f"no Python here can verify or evaluate, and none could be made: {failed}",
+                hint="launch verify --static looks without running the model; launch doctor",
+                code="no_environment",
+            ) from failed
+        observer(Note(f"what it was trained with can't be had here ({failed}); with tested versions instead"))
+        return find(workspace, {"torch": trained_with.get("torch")}, observer)
+    _tell_torch(python, trained_with, observer)
+    return python
+
+
+def _prepared(workspace: Path, asked: dict[str, Any], observer: Observer) -> str:
+    known = environment.ready(str(workspace), asked, NO_BOOT)
+    if known is None:
+        observer(Note("looking for a Python here that can verify and evaluate"))
+        known = environment.prepare(str(workspace), asked, NO_BOOT, lambda text: observer(Note(text)))
+    environment.note_use(str(workspace), known)
     return known.python
 
 

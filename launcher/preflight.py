@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -13,14 +13,14 @@ from launcher.app import App
 from launcher.errors import LaunchError
 from launcher.host_book import LOCAL, SavedHost
 from launcher.progress import Note, Observer
+from launcher.room import Room
 from launcher.untrusted import clean
 from remote import probe as probing
 from remote.facts import Disk, Facts, Gpu
 from remote.profile import Profile
 
 GB, GIB = 1e9, 1 << 30
-# An environment, checkpoints and results need this much beyond what is sent; an environment has some 30,000 files.
-ROOM_BYTES = 5 * GIB
+USUAL = Room()
 SPARE_BYTES = 256 * 1024 * 1024
 ROOM_INODES, SPARE_INODES = 60_000, 2_000
 BUSY_BYTES = GIB
@@ -95,10 +95,11 @@ def look(
     *,
     send_bytes: int = 0,
     send_files: int = 0,
+    room: Callable[[], Room] = Room,
     mirrors: bool = False,
     quiet: bool = False,
 ) -> Report:
-    """Ask the host, over one command.
+    """Ask the host, over one command; `room` finds what is needed there beyond what is sent.
 
     Raises OtherMachine when it is not the one on record, and what connecting raises.
     """
@@ -115,7 +116,12 @@ def look(
     skew_s = _skew_s(facts, before_s, time.time())
     saved.identity.require(name, facts.identity)
     profile = profile or app.profiles.recognise(facts, _address(saved))
-    found = tuple(findings(facts, profile, name, send_bytes=send_bytes, send_files=send_files, skew_s=skew_s))
+    needed = USUAL
+    if room is not Room and facts.python(3, 8) and facts.workspace_among([one.path for one in facts.workspaces]):
+        needed = room()  # our program can run there, and be asked
+    found = tuple(
+        findings(facts, profile, name, send_bytes=send_bytes, send_files=send_files, room=needed, skew_s=skew_s)
+    )
     return Report(name, facts, profile, found)
 
 
@@ -139,11 +145,18 @@ def check(report: Report, observer: Observer, *, force: bool = False) -> None:
 
 
 def findings(
-    facts: Facts, profile: Profile, name: str, *, send_bytes: int = 0, send_files: int = 0, skew_s: float | None = None
+    facts: Facts,
+    profile: Profile,
+    name: str,
+    *,
+    send_bytes: int = 0,
+    send_files: int = 0,
+    room: Room = USUAL,
+    skew_s: float | None = None,
 ) -> Iterator[Finding]:
     """What stands in the way of a run on such a machine; pure.  `skew_s`: its clock minus ours, None if not known."""
     yield from _gpu(facts, profile, name)
-    yield from _workspace(facts, profile, name, send_bytes, send_files)
+    yield from _workspace(facts, profile, name, send_bytes, send_files, room)
     if facts.pythons and not facts.python(3, 8):
         yield Finding("python", True, "no Python >= 3.8", "our program on the host needs one",
                       "choose an image with a newer Python")  # fmt: skip
@@ -151,8 +164,12 @@ def findings(
         yield Finding("python", True, "no Python was found", "our program on the host needs one, >= 3.8",
                       "choose an image with Python")  # fmt: skip
     if not facts.tool("tmux"):
-        yield Finding("tmux", False, "no tmux", "the run is detached without it, and nobody can attach to it",
-                      f"launch exec {name} -- apt-get install -y tmux")  # fmt: skip
+        without = "the run is detached, and nobody can attach to it"
+        if name != LOCAL:
+            without = (
+                f"it is installed before a run starts if apt-get (as root) or conda can do that soon; else {without}"
+            )
+        yield Finding("tmux", False, "no tmux", without, f"launch exec {name} -- apt-get install -y tmux")
     if skew_s is not None and abs(skew_s) > SKEW_S:
         way = "ahead" if skew_s > 0 else "behind"
         yield Finding("clock", False, f"its clock is {abs(skew_s) / 60:.0f} min {way}",
@@ -199,7 +216,9 @@ def _busy(facts: Facts, name: str) -> Iterator[Finding]:
                       f"launch ps --host {name}, launch exec {name} -- nvidia-smi")  # fmt: skip
 
 
-def _workspace(facts: Facts, profile: Profile, name: str, send_bytes: int, send_files: int) -> Iterator[Finding]:
+def _workspace(
+    facts: Facts, profile: Profile, name: str, send_bytes: int, send_files: int, room: Room
+) -> Iterator[Finding]:
     workspace = facts.workspace_among([one.path for one in facts.workspaces])
     if workspace is None:
         tried = "; ".join(f"{one.folder}: {one.reason or one.state} {one.said}".strip() for one in facts.workspaces)
@@ -209,14 +228,14 @@ def _workspace(facts: Facts, profile: Profile, name: str, send_bytes: int, send_
         return
     disk = facts.disk(workspace.path) or facts.disk(workspace.folder)
     if disk is not None:
-        yield from _room(disk, name, send_bytes, send_files)
+        yield from _room(disk, name, send_bytes, send_files, room)
     if profile.durable and not profile.survives(workspace.folder):
         yield Finding("durable", False, f"{workspace.folder} may not survive a stop of the machine",
                       f"on {profile.title} only {', '.join(one.path for one in profile.durable)} does",
                       f"pull soon, or: launch host add {name} LOGIN --workspace {profile.durable[0].path}")  # fmt: skip
 
 
-def _room(disk: Disk, name: str, send_bytes: int, send_files: int) -> Iterator[Finding]:
+def _room(disk: Disk, name: str, send_bytes: int, send_files: int, room: Room) -> Iterator[Finding]:
     clean_up = (
         f"launch exec {name} -- sh -c 'df -h; df -i; du -xsh ~/.cache/huggingface ~/.local/share/Trash "
         "/root/miniconda3/pkgs /root/autodl-tmp/*'"
@@ -225,11 +244,11 @@ def _room(disk: Disk, name: str, send_bytes: int, send_files: int) -> Iterator[F
         yield Finding("disk", True, f"{disk.mount} is read-only", "nothing can be put there",
                       "restart the machine in the console")  # fmt: skip
     free, inodes = disk.free_bytes, disk.free_inodes
-    if free is not None and free < send_bytes + ROOM_BYTES:
+    if free is not None and free < send_bytes + room.size_bytes:
         fatal = free < send_bytes + SPARE_BYTES
         yield Finding("disk", fatal, f"{free / GB:.1f} GB free on {disk.mount}",
-                      f"{send_bytes / GB:.1f} GB would be sent, and an environment, checkpoints and results need about "
-                      f"{ROOM_BYTES / GB:.0f} GB more", clean_up)  # fmt: skip
+                      f"{send_bytes / GB:.1f} GB would be sent, and about {room.size_bytes / GB:.0f} GB more are "
+                      f"needed: {', '.join(room.words)}", clean_up)  # fmt: skip
     if inodes is not None and inodes < send_files + ROOM_INODES:
         fatal = inodes < send_files + SPARE_INODES
         yield Finding("inodes", fatal, f"{inodes} inodes free on {disk.mount}",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 from jobs.run_directory import new_run_id
@@ -10,13 +11,14 @@ from launcher import preflight, submit, wheelhouse
 from launcher.app import App
 from launcher.errors import LaunchError, RunFailed
 from launcher.progress import Note, Observer
+from launcher.room import needed
 from launcher.untrusted import clean
 from launcher.watch import follow
 from remote import environments, runs
 from remote.environments import Ready
 
 HOW = {
-    "image": "the image's own Python, which has everything",
+    "image": "a Python that was there, which has everything",
     "reused": "an environment that keeps the image's torch",
     "built": "an environment with everything",
 }
@@ -67,7 +69,8 @@ def prepare(
     wheels = wheelhouse.collect(agent, recipe, app.settings.cache, observer) if offline_wheels else ()
     files = (plan.files if plan else ()) + wheels
     size_bytes = sum(file.size_bytes for _, file in files)
-    report = preflight.look(app, host, send_bytes=size_bytes, send_files=len(files))
+    room = partial(needed, agent, recipe, plan)
+    report = preflight.look(app, host, send_bytes=size_bytes, send_files=len(files), room=room)
     told = tuple(finding for finding in report.findings if finding.code in WORTH_TELLING)
     preflight.check(preflight.Report(report.host, report.facts, report.profile, told), observer)
     if files:
@@ -79,7 +82,7 @@ def prepare(
     else:
         run_id = plan.submission.run_id
         started = submit.start(plan.with_wheels(wheels), agent, ())
-    observer(Note(f"{run_id} prepares {host} in {'a tmux session' if started.how == 'tmux' else 'a process'} there"))
+    observer(Note(f"{run_id} prepares {host} in {submit.where(started)}"))
     try:
         state = follow(run_id, agent, observer)
     except KeyboardInterrupt:

@@ -8,6 +8,8 @@ from importlib import resources
 from typing import Any
 
 PYTHON = "3.11"
+# What is fetched where none is new enough: every pinned wheel is there for it.
+OWN_PYTHON = "3.12"
 # Lowest versions that the jobs were written against; what is built anew gets the tested ones of the constraints.
 REQUIREMENTS = (
     "torch>=2.6",
@@ -42,7 +44,7 @@ BESIDE_TORCH_AT_HOME = (
 UV = "uv==0.13.9"
 
 PROOF = """
-import json, sys
+import json, os, sys
 from importlib.metadata import PackageNotFoundError, requires, version
 from packaging.requirements import Requirement
 asked = json.loads(sys.argv[1])
@@ -67,8 +69,13 @@ product = torch.ones(64, 64, device=device) @ torch.ones(64, 64, device=device)
 if float(product.sum()) != 64.0**3:
     sys.exit("a product of matrices is wrong on " + device)
 import {modules}
+# Old packages of an image that peft finds are refused only when LoRA is laid around a layer.
+lora = peft.get_peft_model(torch.nn.Sequential(torch.nn.Linear(8, 8)).to(device), peft.LoraConfig(target_modules=["0"]))
+lora(torch.ones(2, 8, device=device)).sum().backward()
+if not any(part.grad is not None for name, part in lora.named_parameters() if "lora_B" in name):
+    sys.exit("LoRA gets no gradient")
 for module in (torch, {modules}):
-    print("%s %s from %s" % (module.__name__, module.__version__, module.__file__))
+    print("%s %s from %s" % (module.__name__, module.__version__, os.path.dirname(module.__file__)))
 """
 MODULES = {"scikit-learn": "sklearn"}
 
@@ -101,6 +108,7 @@ def recipe(*, at_home: bool = False, exactly: Mapping[str, str] | None = None, *
             names=names, modules=", ".join(MODULES.get(name, name) for name in names if name != "torch")
         ),
         "uv": UV,
+        "own_python": OWN_PYTHON,
         "gpu": not at_home,
         **more,
     }

@@ -21,6 +21,7 @@ from launcher.errors import LaunchError
 from launcher.ledger import Ledger, Record
 from launcher.progress import Note, Observer
 from launcher.sync import Moved, going_on
+from launcher.untrusted import clean
 from remote import runs, store
 from remote.agent import Agent
 from remote.errors import RemoteError, TimedOut, Unreachable
@@ -126,9 +127,14 @@ def submit(plan: Plan, agent: Agent, host_name: str, ledger: Ledger, observer: O
     except RemoteError:
         ledger.forget(record.run_id)  # refused: there is no such run
         raise
-    where = f"tmux session {started.session}" if started.how == "tmux" else "a detached process (no tmux on the host)"
-    observer(Note(f"run {submission.run_id} started on {host_name} in {where}"))
+    observer(Note(f"run {submission.run_id} started on {host_name} in {where(started)}"))
     return record, started
+
+
+def where(started: runs.Started) -> str:
+    """What a run is started in, for a person."""
+    place = f"tmux session {started.session}" if started.how == "tmux" else "a detached process"
+    return clean(f"{place} ({started.why})" if started.why else place)
 
 
 def push(named: Sequence[tuple[str, store.LocalFile]], agent: Agent, host_name: str, observer: Observer) -> None:

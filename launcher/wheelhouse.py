@@ -33,6 +33,13 @@ def collect(
         return ()
     lines = [*recipe["requirements"], wanted.requirement] if wanted.requirement else list(recipe["beside"])
     pins = recipe["constraints" if wanted.requirement == recipe["kept"]["plain"] else "beside"]
+    if wanted.requirement and sys.platform != "linux":
+        # pip takes what else they require for this system, whatever platform it is asked for.
+        raise LaunchError(
+            f"{agent.host.name} lacks everything, and only on Linux can that be chosen for it",
+            hint="choose an image with torch, or use WSL",
+            code="wheels_missing",
+        )
     folder = _fetched(wanted, lines, pins, cache, observer)
     found = [(f"{FOLDER}/{path.name}", _hashed(path)) for path in sorted(folder.glob("*.whl"))]
     size = sum(file.size_bytes for _, file in found)
@@ -61,13 +68,14 @@ def _fetched(wanted: Wanted, lines: list[str], pins: list[str], cache: Path, obs
     argv = [sys.executable, "-m", "pip", "download", "--quiet", "--no-input", "--disable-pip-version-check", *options]
     argv += ["--dest", str(folder), "-r", str(requirements), "-c", str(constraints)]
     # What was fetched before a break is not fetched again: it lies in the folder.
-    done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, check=False)
-    if done.returncode != 0:
+    # From there: pip would import what lies where a person happens to be.
+    done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, cwd=folder, check=False)
+    if done.returncode != 0 or not any(folder.glob("*.whl")):
         said = done.stderr.decode("utf-8", "replace").strip().splitlines()
         errors = [line for line in said if line.startswith("ERROR")] or said or [f"pip ended with {done.returncode}"]
         raise LaunchError(
             f"the wheels for the host can't be fetched here: {errors[-1]}",
-            hint="python -m pip download works from here? An index is set with PIP_INDEX_URL",
+            hint="launch needs a Python with pip for that, and an index: PIP_INDEX_URL",
             code="wheels_missing",
         )
     (folder / "complete").touch()

@@ -9,7 +9,7 @@ from typing import Any
 from remote.agent import Agent
 from remote.errors import BadReply
 
-KINDS = ("run", "environment", "downloads", "object", "quarantined", "leftover", "program", "trash", "other")
+KINDS = ("run", "environment", "python", "downloads", "object", "quarantined", "leftover", "program", "trash", "other")
 TIMEOUT_S = 3600
 MOST_BYTES = 1 << 62
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from remote.errors import BadReply
 STATES = ("ready", "building", "unfinished")
 # Thousands of files are counted and removed.
 TIMEOUT_S = 600
+MOST_BYTES, MOST_S = 1 << 62, 1e10
 
 
 @dataclass(frozen=True)
@@ -79,8 +79,10 @@ def wanted(agent: Agent, recipe: dict[str, Any]) -> Wanted | None:
         return None
     try:
         libc = re.fullmatch(r"glibc (\d{1,2})\.(\d{1,3})", str(told["libc"]))
-        version, machine = tuple(map(int, told["python"])), str(told["platform"]).removeprefix("linux-")
-        if len(version) < 2 or not re.fullmatch(r"[a-z0-9_]{2,20}", machine) or libc is None:
+        version, machine = tuple(told["python"])[:2], str(told["platform"]).removeprefix("linux-")
+        if [*map(type, version)] != [int, int] or not all(0 <= part < 100 for part in version):
+            raise ValueError(f"{version!r:.100}")
+        if not re.fullmatch(r"[a-z0-9_]{2,20}", machine) or libc is None:
             raise BadReply(f"{agent.host.name}: wheels can't be chosen for {str(told)[:200]!r}")
         kept, asked = recipe["kept"], str(told["requirement"])
         # Nobody there chooses what is fetched here.
@@ -100,7 +102,7 @@ def remove(agent: Agent, keys: Sequence[str]) -> Removed:
     """Remove environments.  Raises RemoteError where one is not there or in use; then all stay."""
     reply = agent.call("environments", {"remove": list(keys)}, timeout_s=TIMEOUT_S)
     freed, errors = reply.get("freed_bytes"), reply.get("errors")
-    if type(freed) is not int or freed < 0 or not isinstance(errors, list):
+    if type(freed) is not int or not 0 <= freed < MOST_BYTES or not isinstance(errors, list):
         raise BadReply(f"{agent.host.name}: what was removed has the wrong shape")
     return Removed(_parsed(agent, reply), freed, tuple(map(str, errors)))
 
@@ -115,7 +117,7 @@ def _parsed(agent: Agent, reply: dict[str, Any]) -> tuple[Environment, ...]:
 def _environment(row: Any) -> Environment:
     size, state = row["size_bytes"], str(row["state"])
     idle_s = None if row["idle_s"] is None else float(row["idle_s"])
-    if type(size) is not int or size < 0 or state not in STATES or not math.isfinite(idle_s or 0):
+    if type(size) is not int or not 0 <= size < MOST_BYTES or state not in STATES or not 0 <= (idle_s or 0) < MOST_S:
         raise ValueError(f"{row!r:.100}")
     return Environment(
         str(row["key"]), state, str(row["how"]), str(row["base"]), size, idle_s, tuple(map(str, row["used_by"]))

@@ -14,6 +14,8 @@ from remote.onhost.frames import BrokenStream, EndedEarly, Reader
 from remote.onhost.states import FINAL
 
 LINE_LIMIT_BYTES = 8 * 1024 * 1024
+# The host may wait for a clean-up, install tmux and start the supervisor before it answers.
+SUBMIT_TIMEOUT_S = 120
 STATES = ("queued", "preparing", "running", "verifying", "evaluating", *FINAL, "lost", "gone")
 
 
@@ -35,11 +37,15 @@ class State:
 
 @dataclass(frozen=True)
 class Started:
-    """How a run was started: `how` is tmux or setsid, `session` its tmux session, `root` its folder there."""
+    """How a run was started: `how` is tmux or setsid, `session` its tmux session, `root` its folder there.
+
+    `why` says why it is setsid, or where the tmux came from; empty where there is nothing to say.
+    """
 
     how: str
     session: str
     root: str
+    why: str = ""
 
 
 @dataclass(frozen=True)
@@ -61,9 +67,14 @@ class RunEvent:
 def submit(
     agent: Agent, plan: dict[str, Any], *, links: Sequence[dict[str, str]], documents: dict[str, Any]
 ) -> Started:
-    """Claim a run directory and start its supervisor.  `links` are {path, sha256} of objects in the store."""
-    reply = agent.call("submit", {"plan": plan, "links": list(links), "documents": documents})
-    return Started(str(reply.get("how")), str(reply.get("session")), str(reply.get("root")))
+    """Claim a run directory and start its supervisor.  `links` are {path, sha256} of objects in the store.
+
+    Where a host lacks tmux it is installed first, if that can be done soon; never on this machine.
+    """
+    request = {"plan": plan, "links": list(links), "documents": documents, "may_install": not agent.host.is_local}
+    reply = agent.call("submit", request, timeout_s=SUBMIT_TIMEOUT_S)
+    how, session, root, why = (str(reply.get(name) or "") for name in ("how", "session", "root", "why"))
+    return Started(how, session, root, why)
 
 
 def states(agent: Agent, run_ids: Sequence[str] | None = None) -> list[State]:

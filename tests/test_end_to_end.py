@@ -169,6 +169,14 @@ def test_the_same_run_without_ssh(local_run: tuple[Cli, Path], tmp_path: Path) -
     assert foreign("verify", str(elsewhere), "--json").data["level"] == "reproduced on host"
     here = foreign("verify", str(elsewhere), "--base", str(BASE), "--json")
     assert here.data["level"] == "reproduced here"
+    # Which versions it was trained with is a host's word: it does not choose what is installed here.
+    figures = elsewhere / "artifacts" / "training.json"
+    libraries = {"transformers": "5.23.0 --index-url http://127.0.0.1:9", "peft": "0.1.0", "torch": "1.0"}
+    figures.write_text(json.dumps(json.loads(figures.read_text()) | {"libraries": libraries}))
+    warned = foreign("evaluate", str(elsewhere))
+    assert warned.status == 0, warned
+    assert (warned.stdout + warned.stderr).count("is not taken over here") == 2
+    assert "trained with torch 1.0, here is " in warned.stdout + warned.stderr
 
 
 @pytest.mark.parametrize("another", [True, pytest.param(False, marks=pytest.mark.slow)], ids=["another", "none"])

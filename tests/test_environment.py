@@ -24,12 +24,10 @@ from tests.connected import alive, eventually, folder_of_programs
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="needs POSIX")
 
 RUN = "env-aaaaaaaa"
-# The marker comes last: not even the proof has seen it.
 PROOF = """
 import json, os, sys
 import launchmate, launchtoy
 asked = json.loads(sys.argv[1])
-assert not os.path.exists(os.path.join(sys.prefix, "ready.json")) or asked["gpu"]
 assert asked["kept"] in ("", launchtoy.__file__)
 print("proven", asked["gpu"], launchtoy.version, launchtoy.__file__, launchmate.version, launchmate.__file__)
 """
@@ -117,7 +115,8 @@ class Image:
         path.chmod(0o755)
 
     def start(self, **recipe):
-        plan = {"protocol": 1, "run_id": RUN, "environment": self.recipe | recipe}
+        files = {"result": "result.json"}
+        plan = {"protocol": 1, "run_id": RUN, "environment": self.recipe | recipe, "files": files}
         (self.root / "plan.json").write_text(json.dumps(plan))
         return subprocess.Popen(
             [sys.executable, "-I", str(self.program), "prepare", str(self.workspace), RUN],
@@ -187,13 +186,15 @@ def test_pythons_that_are_too_old_or_broken_or_lie_are_passed_over(image):
     status, said = image.prepare()
     assert (status, image.prepared["python"]) == (0, good), said
     assert "was asked more" not in said
-    assert "the proof ended with status 3" in said
+    assert "ended with status 3" in said
 
 
 def test_without_a_python_that_is_new_enough_the_reason_is_told(image):
     image.add("python3")
     status, said = image.prepare(python=[3, 99])
     assert (status, said) == (1, "environment: no Python >= 3.99 on this machine\n")
+    result = json.loads((image.root / "result.json").read_text())
+    assert result["reason"] == "no environment: no Python >= 3.99 on this machine"
     assert image.folders == []
 
 
@@ -217,7 +218,7 @@ def test_two_at_once_build_one_environment_that_serves_from_then_on(image):
     status, said = image.prepare(proof="import sys; sys.exit(3)")
     assert status == 1
     assert "building" in said
-    assert "the proof ended with status 3" in said
+    assert "ended with status 3" in said
     assert image.folders == []
 
 
@@ -333,9 +334,11 @@ def test_a_gpu_is_tried_once_after_every_start_of_the_machine(inside):
     assert inside.said == [f"ready: {first.python}"]
     assert inside.here(boot="tuesday") == first
     assert [line.split()[:2] for line in inside.said] == [["proven", "True"]]
-    # A GPU that fails now is no reason to keep it as proven.
-    with pytest.raises(Failed):
-        inside.here(boot="wednesday", proof="import json, sys; sys.exit(json.loads(sys.argv[1])['gpu'])")
+    # A GPU that fails now is no reason to keep it as proven, nor to take it from a run that works in it.
+    with pytest.raises(Failed, match="out of memory"):
+        inside.here(boot="wednesday", proof="import sys; sys.exit('CUDA out of memory')")
+    assert Path(first.python).exists()
+    assert inside.here(boot="wednesday") == first
 
 
 def test_what_was_made_without_a_gpu_is_proved_on_the_first_one(inside):
@@ -358,7 +361,7 @@ def test_ready_starts_no_python_and_believes_nothing_that_changed(inside):
     assert not (inside.workspace / "started").exists()
     assert ready(boot="another") is None
     assert ready(requirements=["another"]) is None
-    chosen = inside.workspace / "envs" / "chosen.json"
+    [chosen] = inside.workspace.glob("envs/chosen-*.json")
     content = chosen.read_text()
     for broken in ("", "[]", "{", content.replace('"boot": "boot"', '"boot": 7'), content.replace("rests_on", "rests")):
         chosen.write_text(broken)
@@ -367,6 +370,78 @@ def test_ready_starts_no_python_and_believes_nothing_that_changed(inside):
     assert ready() == prepared
     environment.forget(str(inside.workspace), inside.recipe)
     assert ready() is None
+    # It is proved once more, and with another proof as well.
+    inside.add("python3")
+    assert inside.here().key == prepared.key
+    assert any(line.startswith("proven") for line in inside.said)
+    with pytest.raises(Failed):
+        inside.here(proof="raise SystemExit('no')")
+
+
+def test_what_is_removed_from_the_image_makes_it_not_ready(inside):
+    _, folder = inside.venv("python3", "launchtoy-1.5", "launchmate-3.0")
+    needs = [["launchtoy", [1, 0], [2]], ["launchmate", [1, 0], [2]]]
+    first = inside.here(needs=needs)
+    assert first.how == "reused"
+    next(folder.glob("lib/*/site-packages/launchmate-3.0.dist-info")).rename(folder / "gone")
+    assert inside.here(needs=needs) == first
+    assert any(line.startswith("proven") for line in inside.said)
+
+
+def test_a_removal_that_was_cut_off_leaves_nothing_that_counts(inside):
+    inside.add("python3")
+    first = inside.here()
+    folder = Path(first.python).parent.parent
+    # As rmtree leaves it where it can't go on, once the marker is gone.
+    environment._remove(str(folder / "nothing"))
+    (folder / "ready.json").unlink()
+    next(folder.glob("lib/*/site-packages/launchtoy/__init__.py")).unlink()
+    assert inside.here() == first
+    assert any("building" in line for line in inside.said)
+
+
+@pytest.mark.parametrize("name", ["USER=1", "TARGET=/nowhere", "PREFIX=/nowhere", "DRY_RUN=1", "REQUIRE_HASHES=1",
+                                  "NO_BINARY=:all:", "CONSTRAINT=/nowhere/c.txt", "NO_CACHE_DIR=1"])  # fmt: skip
+def test_what_somebody_set_for_pip_does_not_lead_it_astray(inside, monkeypatch, name):
+    inside.add("python3")
+    variable, value = name.split("=")
+    monkeypatch.setenv(f"PIP_{variable}", value)
+    prepared = inside.here()
+    assert Path(prepared.python).is_relative_to(inside.workspace), inside.said
+
+
+def test_nothing_of_the_current_folder_is_run(inside, tmp_path, monkeypatch):
+    """It may be one that came from a host."""
+    inside.add("python3")
+    here = tmp_path / "artifacts"
+    here.mkdir()
+    for name in ("pip", "venv", "json", "ensurepip"):
+        (here / f"{name}.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w'); raise SystemExit(9)")
+    monkeypatch.chdir(here)
+    assert inside.here().how == "built"
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_password_in_an_address_is_not_told(inside, monkeypatch):
+    talk = 'case $* in *" install "*) echo "looking at http://me:s3#cret@127.0.0.1:9/x"; exit 3 ;; esac; '
+    inside.add("python3", talk + 'exec "{python}" "$@"')
+    with pytest.raises(Failed) as failure:
+        inside.here()
+    assert "cret" not in "".join([*inside.said, str(failure.value)])
+    assert any("http://***@127.0.0.1:9/x" in line for line in inside.said)
+
+
+def test_wheels_are_asked_for_what_will_be_built(inside):
+    _, folder = inside.venv("python3", "launchtoy-1.5")
+    wanted = lambda: environment.wanted(str(inside.workspace), inside.recipe, "boot")  # noqa: E731
+    assert wanted()["requirement"] == ""  # beside the image's own
+    next(folder.glob("lib/*/site-packages/launchtoy/__init__.py")).write_text("raise ImportError('no libcudart')")
+    os.utime(next(folder.glob("lib/*/site-packages/launchtoy/__init__.py")), (5, 5))
+    with pytest.raises(Failed):
+        inside.here(requirements=["nothing-of-the-kind"])
+    assert wanted()["requirement"] == "launchtoy==1.0"  # that one does not work
+    assert inside.here().how == "built"
+    assert wanted() is None
 
 
 @pytest.mark.parametrize(

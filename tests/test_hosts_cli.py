@@ -511,6 +511,7 @@ def test_what_stands_in_the_way_is_said_before_anything_is_sent(
         assert code in findings, findings
         assert findings[code]["fatal"] is fatal
         assert all(findings[code][key] for key in ("what", "why", "todo"))
+        assert ("is installed before" in str(findings[code]["why"])) == (code == "tmux")
         if fatal:
             stopped = laptop("train", task, "--host", "box", "--json")
             assert (stopped.status, stopped.error["code"]) == (1, "preflight_failed")

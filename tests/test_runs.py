@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -33,6 +34,9 @@ FILES = {"log": "log.txt", "events": "events.jsonl", "heartbeat": "heartbeat", "
 RESULT = '{"protocol": 1, "state": "succeeded", "reason": "", "finished_at": 0}'
 SUCCEED = f"printf '%s' '{RESULT}' > .r && mv .r result.json"
 LETTERS = "abcdefghijklmnopqrstuvwxyz234567"
+# The hosts without tmux have nothing, either, that could install it.
+NONE = "no tmux on the host, and none can be installed: there is no apt-get"
+WHY = {"tmux": ("",), "setsid": (NONE, f"{NONE} (not tried again before it restarts)")}
 
 
 @dataclass
@@ -58,6 +62,7 @@ class Place:
         }
         started = runs.submit(self.agent, plan | changes, links=[], documents={"spec.json": {"asked": name}})
         assert started.how == self.how
+        assert started.why in WHY[self.how]
         assert Path(started.root) == self.root(run_id)
         return run_id
 
@@ -96,9 +101,8 @@ class Place:
         return self.json(run_id, "child.json")["pid"]
 
 
-@pytest.fixture(scope="module")
-def over_tmux(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("tmux")
+@contextlib.contextmanager
+def with_tmux(folder):
     with (
         private_tmux() as variables,
         EmbeddedHost(folder / "home", path_prefix=[PYTHON_FOLDER], env=variables) as server,
@@ -107,13 +111,27 @@ def over_tmux(tmp_path_factory):
         yield Place(Agent(host), "tmux", variables["TMUX_TMPDIR"], server)
 
 
+@contextlib.contextmanager
+def without_tmux(folder):
+    tools = folder_of_programs(folder / "bin", "sh", "mkdir", "cat", "sleep", "mv", "head", "tr", "rm", "touch", "env")
+    (tools / "python3").symlink_to(os.path.realpath(sys.executable))
+    with EmbeddedHost(folder / "home", env={"PATH": str(tools)}) as server, connect(server) as host:
+        yield Place(Agent(host), "setsid", server=server)
+
+
+BOTH = [pytest.param(with_tmux, marks=needs_tmux, id="tmux"), pytest.param(without_tmux, id="setsid")]
+
+
+@pytest.fixture(scope="module")
+def over_tmux(tmp_path_factory):
+    with with_tmux(tmp_path_factory.mktemp("tmux")) as place:
+        yield place
+
+
 @pytest.fixture(scope="module")
 def over_setsid(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("setsid")
-    tools = folder_of_programs(folder / "bin", "sh", "mkdir", "cat", "sleep", "mv", "head", "tr", "rm", "touch", "env")
-    path = os.pathsep.join([str(tools), PYTHON_FOLDER])
-    with EmbeddedHost(folder / "home", env={"PATH": path}) as server, connect(server) as host:
-        yield Place(Agent(host), "setsid", server=server)
+    with without_tmux(tmp_path_factory.mktemp("setsid")) as place:
+        yield place
 
 
 @pytest.fixture
@@ -129,6 +147,12 @@ def here(tmp_path, monkeypatch):
     params=[pytest.param("over_tmux", marks=needs_tmux), "over_setsid", pytest.param("here", marks=needs_tmux)]
 )
 def place(request):
+    return request.getfixturevalue(request.param)
+
+
+@pytest.fixture(params=[pytest.param("over_tmux", marks=needs_tmux), "over_setsid"])
+def far_place(request):
+    """A host whose connection can break."""
     return request.getfixturevalue(request.param)
 
 
@@ -255,12 +279,12 @@ def test_following_again_from_any_offset_loses_and_doubles_nothing(any_place):
     assert (log, events) == expected(any_place, run_id)
 
 
-def test_following_over_broken_connections_loses_and_doubles_nothing(over_tmux):
-    run_id = talker(over_tmux)
+def test_following_over_broken_connections_loses_and_doubles_nothing(far_place):
+    run_id = talker(far_place)
     log, events, at, cuts, state = "", [], {"log_offset": 0, "events_offset": 0}, 0, None
     while state is None:
         try:
-            for said in runs.follow(over_tmux.agent, run_id, **at):
+            for said in runs.follow(far_place.agent, run_id, **at):
                 if isinstance(said, runs.LogText):
                     log, at["log_offset"] = log + said.text, said.offset
                 elif isinstance(said, runs.RunEvent):
@@ -270,11 +294,11 @@ def test_following_over_broken_connections_loses_and_doubles_nothing(over_tmux):
                     state = said
                 if cuts < 3 and len(events) > 60 * (cuts + 1):
                     cuts += 1
-                    over_tmux.server.cut()
+                    far_place.server.cut()
         except Unreachable:
             continue
     assert (cuts, state.state) == (3, "succeeded")
-    whole_log, whole_events = expected(over_tmux, run_id)
+    whole_log, whole_events = expected(far_place, run_id)
     assert log == whole_log
     # The supervisor's last word may be younger than the result that ends the stream.
     assert events in (whole_events, whole_events[:-1])
@@ -347,11 +371,11 @@ def test_a_killed_supervisor_is_found_and_written_down_once(place):
     assert place.followed(run_id)[2].state == "failed"
 
 
-def test_a_follower_learns_that_the_supervisor_was_killed(any_place):
-    run_id = any_place.submit("echo begun; sleep 60")
-    timer = threading.Timer(0.3, os.kill, (any_place.supervisor(run_id), signal.SIGKILL))
+def test_a_follower_learns_that_the_supervisor_was_killed(place):
+    run_id = place.submit("echo begun; sleep 60")
+    timer = threading.Timer(0.3, os.kill, (place.supervisor(run_id), signal.SIGKILL))
     timer.start()
-    log, _, state = any_place.followed(run_id)
+    log, _, state = place.followed(run_id)
     timer.join()
     assert (log, state.state, state.reason) == ("begun\n", "failed", "supervisor killed")
 
@@ -376,18 +400,16 @@ def test_whoever_attaches_sees_the_log(over_tmux):
     runs.stop(over_tmux.agent, run_id)
 
 
-def test_a_run_outlives_the_connection_and_the_server(tmp_path):
-    with private_tmux() as variables:
-        with (
-            EmbeddedHost(tmp_path / "home", path_prefix=[PYTHON_FOLDER], env=variables) as server,
-            connect(server) as host,
-        ):
-            place = Place(Agent(host), "tmux" if shutil.which("tmux") else "setsid")
-            run_id = place.submit(f"while [ ! -e go ]; do sleep 0.05; done; {SUCCEED}")
-            root, supervisor = place.root(run_id), place.supervisor(run_id)
-        (root / "go").touch()
-        eventually(lambda: (root / "result.json").exists())
-        eventually(lambda: not alive(supervisor))
+@pytest.mark.parametrize("host", BOTH)
+def test_a_run_outlives_the_connection_the_server_and_tmux(tmp_path, host):
+    with host(tmp_path) as place:
+        run_id = place.submit(f"while [ ! -e go ]; do sleep 0.05; done; {SUCCEED}")
+        root, supervisor = place.root(run_id), place.supervisor(run_id)
+        assert os.getsid(supervisor) == supervisor  # what ends a login's processes does not reach it
+        place.server.cut()
+    (root / "go").touch()
+    eventually(lambda: (root / "result.json").exists())
+    eventually(lambda: not alive(supervisor))
 
 
 def test_after_a_restart_the_run_is_lost_and_nobody_is_hurt(any_place):

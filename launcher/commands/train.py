@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -45,27 +46,30 @@ def command(
     from jobs.spec import load
     from launcher import preflight, submit, wheelhouse
     from launcher.follow import follow
+    from launcher.room import needed
 
     output = Output(as_json=as_json)
     asked = load(spec, {key: value for key, value in flags.items() if value is not None})
     plan = submit.plan(asked, spec.absolute().parent, push_model=push_model)
+    agent = app.agent(host)
+    recipe = submit.recipe_for(agent)
     if offline_wheels:
-        agent = app.agent(host)
-        wheels = wheelhouse.collect(agent, submit.recipe_for(agent), app.settings.cache, output.observe)
-        plan = plan.with_wheels(wheels)
-    report = preflight.look(app, host, send_bytes=plan.size_bytes, send_files=len(plan.files))
+        plan = plan.with_wheels(wheelhouse.collect(agent, recipe, app.settings.cache, output.observe))
+    room = partial(needed, agent, recipe, plan)
+    report = preflight.look(app, host, send_bytes=plan.size_bytes, send_files=len(plan.files), room=room)
     if dry_run:
         data = plan.to_json() | {"findings": [one.to_json() for one in report.findings]}
         output.show(data, lambda console: console.print(preflight.in_words(report, plan), soft_wrap=True))
         raise click.exceptions.Exit(1 if report.is_fatal and not force else 0)
     preflight.check(report, output.observe, force=force)
-    record, started = submit.submit(plan, app.agent(host), host, app.ledger, output.observe)
+    record, started = submit.submit(plan, agent, host, app.ledger, output.observe)
     if detach:
         data = {
             "run_id": record.run_id,
             "host": host,
             "session": started.session,
             "how": started.how,
+            "why": started.why,
             "root": started.root,
         }
         output.show(data, lambda console: console.print(f"{record.run_id}\nlaunch logs {record.run_id} -f"))

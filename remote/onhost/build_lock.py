@@ -5,12 +5,15 @@ The system frees the lock when its owner is dead, and so is whatever that starte
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 from contextlib import contextmanager
 from typing import Callable, Iterator
 
 POLL_S = 0.1
+# Where the disk knows no locks, nobody waits for anybody.
+WITHOUT_LOCKS = (errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK, errno.ENOSYS)
 TOLD_EVERY_S = 30.0
 
 if os.name == "nt":
@@ -32,6 +35,9 @@ else:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             return False
+        except OSError as error:
+            if error.errno not in WITHOUT_LOCKS:
+                raise
         return True
 
 
@@ -52,13 +58,19 @@ def held(path: str, waiting: Callable[[float], None]) -> Iterator[int]:
         os.close(descriptor)
 
 
-def is_held(path: str) -> bool:
-    """Whether somebody builds there now."""
+@contextmanager
+def held_if_free(path: str) -> Iterator[bool]:
+    """Whether nobody builds there; then nobody begins to inside the block."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o666)
     try:
-        descriptor = os.open(path, os.O_RDWR)
-    except OSError:
-        return False
-    try:
-        return not _taken(descriptor)
+        yield _taken(descriptor)
     finally:
         os.close(descriptor)
+
+
+def is_held(path: str) -> bool:
+    """Whether somebody builds there now."""
+    if not os.path.exists(path):
+        return False
+    with held_if_free(path) as free:
+        return not free

@@ -9,6 +9,7 @@ A recipe is data:
   requirements  what a full environment is asked for beside a row of `kept`; `constraints` are pinned lines for it
   proof         a program that imports everything, really; its argument is JSON: `gpu`, and `kept` (a path, or "")
   uv            the requirement that brings the faster installer
+  own_python    the version of the Python that is fetched where none here will do; without it none is
   gpu           whether a GPU that is there must work
   candidates    Pythons to look at first; `wheels` a folder that takes the place of an index
 
@@ -17,6 +18,7 @@ An environment lies at `envs/<key>`, its key made from all that goes into it, an
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import json
 import os
@@ -26,7 +28,7 @@ import time
 from contextlib import suppress
 from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence
 
-from . import accelerator, build_lock, installer, interpreter
+from . import accelerator, build_lock, installer, interpreter, own_python
 from .accelerator import Accelerator
 from .atomic import read_json, write_json
 from .installer import Failed, Installer
@@ -34,8 +36,11 @@ from .interpreter import Interpreter, Need, shielded
 
 PROOF_TIMEOUT_S = 600
 MARKER = "ready.json"
-CHOSEN = "chosen.json"
-MOST_CHOSEN = 20
+USED = "used"
+FAILED = ".failed.json"
+FAILED_COUNTS_S = 7 * 24 * 3600
+# Somebody waits for an answer.
+FETCHED_FOR_AN_ANSWER_S = 180.0
 IMAGE, REUSED, BUILT = "image", "reused", "built"
 
 Say = Callable[[str], None]
@@ -49,6 +54,10 @@ class Prepared(NamedTuple):
     how: str
     key: str
     proven_on: str
+
+
+class _Unfit(Failed):
+    """This Python can't carry an environment, whatever goes into it."""
 
 
 class _Wanted(NamedTuple):
@@ -77,10 +86,10 @@ def prepare(workspace: str, recipe: Dict[str, Any], boot: str, say: Say) -> Prep
 def ready(workspace: str, recipe: Dict[str, Any], boot: str) -> Optional[Prepared]:
     """What `prepare` decided before, while nothing that it rests on is another; starts no Python."""
     try:
-        chosen = (read_json(os.path.join(workspace, "envs", CHOSEN)) or {})[_digest(recipe)]
-        if chosen["boot"] != boot or chosen["driver"] != accelerator.driver_of():
+        chosen = read_json(_chosen(workspace, recipe))
+        if [chosen["boot"], chosen["driver"], chosen["devices"]] != [boot, accelerator.driver_of(), _devices()]:
             return None
-        if any(_record(path) != record for path, record in chosen["rests_on"].items()):
+        if any(not record or _record(path) != record for path, record in chosen["rests_on"].items()):
             return None
         return Prepared(*(str(chosen[name]) for name in Prepared._fields))
     except (KeyError, TypeError, ValueError, AttributeError, OSError):
@@ -90,20 +99,28 @@ def ready(workspace: str, recipe: Dict[str, Any], boot: str) -> Optional[Prepare
 def wanted(workspace: str, recipe: Dict[str, Any], boot: str) -> Optional[Dict[str, Any]]:
     """What would be installed, and for which Python, for somebody who brings it; None where nothing has to be.
 
-    Raises Failed where nothing could be.
+    Where no Python is new enough one is fetched: which it will be nobody knows before.  Raises Failed where nothing
+    could be.
     """
     if ready(workspace, recipe, boot) is not None:
         return None
     return _Preparation(workspace, recipe, boot, lambda text: None).wanted()
 
 
+def note_use(workspace: str, prepared: Prepared) -> None:
+    """Keep it from a clean-up, where no run tells that it is used."""
+    if prepared.key:
+        with suppress(OSError), open(os.path.join(workspace, "envs", prepared.key, USED), "w"):
+            pass
+
+
 def forget(workspace: str, recipe: Dict[str, Any]) -> None:
-    """Decide anew the next time: what was chosen does not work after all."""
-    path = os.path.join(workspace, "envs", CHOSEN)
-    with suppress(ValueError, OSError, TypeError, AttributeError):
-        chosen = read_json(path) or {}
-        chosen.pop(_digest(recipe), None)
-        write_json(path, chosen)
+    """Decide and prove anew the next time: what was chosen does not work after all."""
+    path = _chosen(workspace, recipe)
+    with suppress(ValueError, OSError, TypeError, AttributeError, KeyError):
+        marker = os.path.join(workspace, "envs", str(read_json(path)["key"]), MARKER)
+        os.unlink(path)
+        write_json(marker, {**read_json(marker), "proofs": []})
 
 
 class _Preparation:
@@ -111,6 +128,10 @@ class _Preparation:
 
     def __init__(self, workspace: str, recipe: Dict[str, Any], boot: str, say: Say) -> None:
         self._envs = os.path.join(workspace, "envs")
+        self._decision = _chosen(workspace, recipe)
+        self._digest_of_proof = hashlib.sha256(recipe["proof"].encode("utf-8")).hexdigest()[:16]
+        self._last = ""
+        self._pythons_of_ours = os.path.join(workspace, own_python.FOLDER)
         self._cache = os.path.join(workspace, "cache")
         self._recipe = recipe
         self._boot = boot
@@ -122,9 +143,17 @@ class _Preparation:
         new_enough = self._pythons()
         if any(self._has_all(python) for python in new_enough):
             return None
+        if not new_enough and self._row() and self._recipe.get("own_python"):
+            os.makedirs(self._cache, exist_ok=True)
+            new_enough = [self._fetched(self._nothing(()), FETCHED_FOR_AN_ANSWER_S)]
         for one in (*self._reusing(new_enough), *self._full(new_enough)):
-            if os.path.exists(os.path.join(self._envs, one.key, MARKER)):
+            folder = os.path.join(self._envs, one.key)
+            if _marked(os.path.join(folder, MARKER)) is not None:
                 return None
+            try:
+                self._fail_again(folder + FAILED)
+            except Failed:
+                continue
             return {
                 "kept": bool(one.kept), "requirement": "" if one.kept else one.lines[-1],
                 "python": list(one.base.version), "platform": one.base.platform, "libc": one.base.libc,
@@ -139,21 +168,54 @@ class _Preparation:
             if self._has_all(python) and self._proves(python.path, self._lies(python)):
                 self._say(f"using {python.path}, which has everything that is needed")
                 return self._choose(Prepared(python.path, IMAGE, "", self._device), python)
-        reasons = [self._nothing(new_enough)]
+        reason, may_fetch = self._nothing(new_enough), bool(self._row() and self._recipe.get("own_python"))
         for wanted in (*self._reusing(new_enough), *self._full(new_enough)):
             try:
-                return self._choose(Prepared(self._made(wanted), wanted.how, wanted.key, self._device), wanted.base)
+                return self._finished(wanted)
             except Failed as failed:
                 self._say(f"not {wanted.how} on {wanted.base.path}: {failed}")
-                reasons.append(str(failed))
-        raise Failed(reasons[-1])
+                reason = str(failed)
+                # What fails for another reason would fail on another Python as well.
+                may_fetch = may_fetch and (wanted.how != BUILT or self._is_unfit(wanted.base, failed))
+        if may_fetch:
+            for wanted in self._full([self._fetched(reason)]):
+                return self._finished(wanted)
+        raise Failed(reason)
+
+    def _finished(self, wanted: _Wanted) -> Prepared:
+        try:
+            return self._settled(wanted)
+        except OSError as error:  # a full disk, more often than not
+            _remove_unmarked(os.path.join(self._envs, wanted.key))
+            raise Failed(f"{error.filename or wanted.key}: {error.strerror}") from error
+
+    def _settled(self, wanted: _Wanted) -> Prepared:
+        return self._choose(Prepared(self._made(wanted), wanted.how, wanted.key, self._device), wanted.base)
+
+    def _is_unfit(self, base: Interpreter, failed: Failed) -> bool:
+        # For one that is newer than ours there may be no packages yet.
+        return isinstance(failed, _Unfit) or base.version[:2] > interpreter.numbers(self._recipe["own_python"])[:2]
+
+    def _fetched(self, reason: str, limit_s: float = own_python.LIMIT_S) -> Interpreter:
+        """A Python of our own, for the `reason` that there is no other.  Raises Failed."""
+        self._say(reason)
+        bases = [python.path for python in sorted(self._here, key=lambda python: python.version, reverse=True)]
+        tools = own_python.Tools(self._cache, self._recipe["uv"], str(self._recipe.get("wheels", "")), bases)
+        try:
+            path = own_python.get(self._pythons_of_ours, self._recipe["own_python"], tools, self._say, limit_s)
+        except (Failed, OSError) as failed:  # a full disk, more often than not
+            raise Failed(f"{reason}, and {failed}") from failed
+        python = interpreter.look(path, [need.name for need in self._needs])
+        if python is None:
+            raise Failed(f"{reason}, and {path} does not start")
+        return python
 
     def _pythons(self) -> List[Interpreter]:
         """Those of this machine that are new enough."""
         self._machine = accelerator.find() if self._recipe["gpu"] else Accelerator()
         low = tuple(self._recipe["python"])
-        here = interpreter.here(self._recipe.get("candidates", ()), [need.name for need in self._needs])
-        return [python for python in here if python.version[: len(low)] >= low]
+        self._here = interpreter.here(self._recipe.get("candidates", ()), [need.name for need in self._needs])
+        return [python for python in self._here if python.version[: len(low)] >= low]
 
     def _has_all(self, python: Interpreter) -> bool:
         return not any(need.unmet(python) for need in self._needs)
@@ -167,6 +229,12 @@ class _Preparation:
             return str(failed)
         return "nothing to build with"
 
+    def _row(self) -> str:
+        """What the library that is kept would be installed as, empty where this machine's driver allows none."""
+        with suppress(Failed):
+            return row_for(self._machine, self._kept)
+        return ""
+
     @property
     def _device(self) -> str:
         return "gpu" if self._machine.gpus else "cpu"
@@ -179,7 +247,7 @@ class _Preparation:
                 continue
             lies, lines = self._lies(python), self._recipe["beside"]
             version = python.packages[need.name].version
-            key = _key(REUSED, python, lines, version, lies, _record(lies), python.sites)
+            key = _key(REUSED, python, lines, version, lies, _record(lies)[:2], python.sites)
             yield _Wanted(REUSED, key, python, lines, kept=lies)
 
     def _full(self, pythons: Sequence[Interpreter]) -> Iterator[_Wanted]:
@@ -201,27 +269,42 @@ class _Preparation:
     def _made(self, wanted: _Wanted) -> str:
         """The Python of an environment, built and proved where that is still to be done.  Raises Failed."""
         folder = os.path.join(self._envs, wanted.key)
+        failed = folder + FAILED
         with build_lock.held(folder + ".lock", self._waiting) as lock:
             marker = os.path.join(folder, MARKER)
-            try:
-                done = read_json(marker)
-            except ValueError:
-                done = None
-            python = str(done["python"]) if isinstance(done, dict) and "python" in done else ""
-            if not python or not os.path.exists(python):
+            done = _marked(marker)
+            is_new = done is None
+            if done is None:
+                self._fail_again(failed)
                 done = {"key": wanted.key, "how": wanted.how, "base": wanted.base.path, "proofs": []}
-                python = self._build(wanted, folder, lock)
-                done.update(python=python, built_at=time.time())
-            proof = [self._boot, accelerator.driver_of(), self._device]
+                done.update(python=self._build(wanted, folder, lock), built_at=time.time())
+            python = str(done["python"])
             # Imports that went well once go well again; a GPU can be another one after every start.
-            proved = [one[2] for one in done["proofs"]] if self._device == "cpu" else done["proofs"]
-            if (self._device if self._device == "cpu" else proof) not in proved:
+            start = [self._boot, accelerator.driver_of()] if self._device == "gpu" else ["", ""]
+            sites = {site: _record(site) for site in wanted.base.sites} if wanted.kept else {}
+            proof = [*start, self._device, self._digest_of_proof, sites]
+            if proof not in done["proofs"]:
                 if not self._proves(python, wanted.kept):
-                    shutil.rmtree(folder, ignore_errors=True)
-                    raise Failed("it is there, but does not work (see above)")
+                    if is_new:  # another one may be in use by somebody, and may work again tomorrow
+                        _remove(folder)
+                        if wanted.kept:  # something else will do until the image or the driver is another
+                            self._note_failed(failed)
+                    raise Failed(f"it is there, but does not work: {self._last}")
                 done["proofs"] = [*done["proofs"][-9:], proof]
                 write_json(marker, done)
             return python
+
+    def _note_failed(self, path: str) -> None:
+        write_json(path, {"reason": self._last, "driver": accelerator.driver_of(), "at": time.time()})
+
+    def _fail_again(self, path: str) -> None:
+        """Raises Failed where the same was built before and did not work, with the same driver, within a week."""
+        try:
+            failed = read_json(path)
+            if failed["driver"] == accelerator.driver_of() and time.time() - failed["at"] < FAILED_COUNTS_S:
+                raise Failed(f"did not work before: {failed['reason']}")
+        except (ValueError, TypeError, KeyError):
+            return
 
     def _waiting(self, seconds: float) -> None:
         self._say("another run is building it, waiting" + (f" since {seconds:.0f} s" if seconds >= 1 else ""))
@@ -229,7 +312,7 @@ class _Preparation:
     def _build(self, wanted: _Wanted, folder: str, lock: int) -> str:
         started = time.monotonic()
         # A build that was cut off leaves no marker.  Starting over is safe: the downloads are kept.
-        shutil.rmtree(folder, ignore_errors=True)
+        _remove(folder)
         wheels = str(self._recipe.get("wheels", ""))
         uv = installer.uv(self._cache, wanted.base.path, self._recipe["uv"], self._say, wheels)
         self._say(f"building {folder} with {wanted.base.path}" + (f", keeping {wanted.kept}" if wanted.kept else ""))
@@ -237,11 +320,14 @@ class _Preparation:
         for tool in tools:
             fill = Installer(wanted.base.path, self._cache, self._say, tool, wheels, (lock,))
             try:
-                python = fill.make(folder, wanted.base.sites if wanted.kept else ())
+                try:
+                    python = fill.make(folder, wanted.base.sites if wanted.kept else ())
+                except Failed as failed:
+                    raise _Unfit(str(failed)) from failed
                 fill.install(python, wanted.lines, wanted.constraints, alone=bool(wanted.kept))
                 break
             except Failed as failed:
-                shutil.rmtree(folder, ignore_errors=True)
+                _remove(folder)
                 if tool == tools[-1]:
                     raise
                 self._say(f"{failed}; once more with pip")
@@ -257,42 +343,39 @@ class _Preparation:
                 stderr=subprocess.STDOUT, timeout=PROOF_TIMEOUT_S, env=shielded(), check=False,
             )  # fmt: skip
         except subprocess.TimeoutExpired:
-            self._say(f"{python}: the proof took more than {PROOF_TIMEOUT_S} s")
-            return False
+            return self._disproved(f"the proof of {python} took more than {PROOF_TIMEOUT_S} s")
         except OSError as error:
-            self._say(f"{python}: {error.strerror}")
-            return False
+            return self._disproved(f"{python}: {error.strerror}")
         lines = done.stdout.decode("utf-8", "replace").strip().splitlines()
         for line in lines if done.returncode == 0 else lines[-5:]:
             self._say(line)
-        if done.returncode != 0:
-            self._say(f"{python}: the proof ended with status {done.returncode}")
-        return done.returncode == 0
+        if done.returncode == 0:
+            return True
+        return self._disproved(f"the proof of {python} ended with status {done.returncode}: {(lines or ['-'])[-1]}")
+
+    def _disproved(self, reason: str) -> bool:
+        self._last = reason
+        self._say(reason)
+        return False
 
     def _choose(self, prepared: Prepared, base: Interpreter) -> Prepared:
         """Remember the decision together with all that it rests on."""
         rests_on = [prepared.python, base.binary]
         if prepared.how != BUILT:
             rests_on.append(self._lies(base))
-        if prepared.how == IMAGE:  # what is installed or removed there changes the time of its folder
-            rests_on += sorted({package.folder for package in base.packages.values()})
-        else:
+            # What is installed or removed there changes the time of its folder.
+            rests_on += filter(os.path.isdir, base.sites)
+        if prepared.how != IMAGE:
             rests_on.append(os.path.join(self._envs, prepared.key, MARKER))
-        path = os.path.join(self._envs, CHOSEN)
-        try:
-            chosen = read_json(path)
-        except ValueError:
-            chosen = None
-        rows = list(chosen.items()) if isinstance(chosen, dict) else []
-        mine = {
-            "boot": self._boot,
-            "driver": accelerator.driver_of(),
-            "rests_on": {path: _record(path) for path in rests_on},
-        }
-        mine.update(prepared._asdict())
-        digest = _digest(self._recipe)
-        rows = [row for row in rows if row[0] != digest][-MOST_CHOSEN:]
-        write_json(path, dict([*rows, (digest, mine)]))
+        records = {path: _record(path) for path in rests_on if path}
+        if not all(records.values()):
+            raise Failed("it was removed meanwhile")
+        if _devices() and not self._machine.gpus and self._recipe["gpu"]:
+            self._say("there are devices of GPUs here, and nvidia-smi shows none: looked for again the next time")
+            return prepared
+        decision = {"boot": self._boot, "driver": accelerator.driver_of(), "devices": _devices(), "rests_on": records}
+        decision.update(prepared._asdict())
+        write_json(self._decision, decision)
         return prepared
 
 
@@ -305,6 +388,39 @@ def row_for(machine: Accelerator, kept: Dict[str, Any]) -> str:
             return str(requirement)
     oldest = _dotted(kept["rows"][-1][0])
     raise Failed(f"the driver {machine.driver} is too old for every {kept['name']} that would do: it takes >= {oldest}")
+
+
+def _chosen(workspace: str, recipe: Dict[str, Any]) -> str:
+    """Where the decision for a recipe is remembered."""
+    return os.path.join(workspace, "envs", f"chosen-{_digest(recipe)}.json")
+
+
+def _marked(marker: str) -> Optional[Dict[str, Any]]:
+    """What the marker says of an environment that is there; None where there is none."""
+    try:
+        done = read_json(marker)
+        if isinstance(done["proofs"], list) and os.path.exists(str(done["python"])):
+            return dict(done)
+    except (ValueError, TypeError, KeyError):
+        pass
+    return None
+
+
+def _remove(folder: str) -> None:
+    """Remove an environment, its marker first: of what is cut off here nothing may count."""
+    with suppress(FileNotFoundError):
+        os.unlink(os.path.join(folder, MARKER))
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _remove_unmarked(folder: str) -> None:
+    if _marked(os.path.join(folder, MARKER)) is None:
+        _remove(folder)
+
+
+def _devices() -> List[str]:
+    """The GPUs' devices: they may come and go while the machine goes on."""
+    return sorted(glob.glob("/dev/nvidia[0-9]*"))
 
 
 def _key(how: str, base: Interpreter, *parts: Any) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from typing import Any, Dict, List, Sequence
@@ -18,7 +19,7 @@ WAIT_S = 10.0
 def listed(workspace: str) -> List[Dict[str, Any]]:
     """A row for each: `key`, `state` (ready, building, unfinished), how it came, its size, who used it and when."""
     entries = [one for one in inventory.entries(workspace) if one.kind == "environment"]
-    sizes = removal.sizes(workspace, entries)
+    sizes = {one.path: _size(os.path.join(workspace, one.path)) for one in entries}
     used_at = needs.environments_used(workspace)
     live = _used_by(workspace)
     return [_row(workspace, one, sizes[one.path], used_at, live) for one in entries]
@@ -35,11 +36,19 @@ def remove(workspace: str, keys: Sequence[str]) -> Dict[str, Any]:
                 raise Refused("environment_not_found", f"there is no environment {key[:80]!r}", "launch env list HOST")
             if key in live:
                 raise Refused("environment_used", f"{key} is used by {live[key][0]}", f"launch stop {live[key][0]}")
-            if build_lock.is_held(_lock(workspace, key)):
-                raise Refused("environment_used", f"{key} is being built", "wait until it is ready")
-        away = removal.put_away(workspace, [there[key].path for key in keys], errors)
+        with contextlib.ExitStack() as held:
+            for key in keys:
+                if not held.enter_context(build_lock.held_if_free(_lock(workspace, key))):
+                    raise Refused("environment_used", f"{key} is being built", "wait until it is ready")
+            away = removal.put_away(workspace, [there[key].path for key in keys], errors)
     freed = away.freed + sum(removal.empty(workspace, folder, errors) for folder in away.folders)
     return {"freed_bytes": freed, "errors": errors}
+
+
+def _size(folder: str) -> int:
+    """Bytes of its files, those too that the cache of downloads has as well (uv links them)."""
+    seen = {(one.st_dev, one.st_ino): one.st_blocks * 512 for one in inventory.files(folder, lambda error: None)}
+    return sum(seen.values())
 
 
 def _row(

@@ -8,13 +8,17 @@ from __future__ import annotations
 import ast
 import glob
 import os
+import re
 import shutil
 import subprocess
+import sys
 import threading
 from typing import Any, Callable, Dict, Iterable, List, Mapping, NamedTuple, Optional, Sequence
 
-from .interpreter import shielded
+from .interpreter import shielded, which
 
+# `python -m pip` imports from where it is started: nobody puts files for us into this one.
+NEUTRAL = os.path.dirname(sys.executable)
 SETTINGS_TIMEOUT_S = 60
 UV_TIMEOUT_S = 180
 STILL_AT_IT_S = 15.0
@@ -28,6 +32,12 @@ NOISE = (
     "Requirement already ",
     "WARNING: Location ",
 )
+# What of pip's settings says where packages come from; the others say where they go, and that is known.
+SOURCES = ("index-url", "extra-index-url", "find-links", "no-index", "trusted-host", "cert", "client-cert", "proxy",
+           "timeout", "default-timeout", "retries")  # fmt: skip
+TRUE = ("1", "true", "yes", "on", "t", "y")
+# A name and a password in an address.
+LOGIN = re.compile(r"//[^/\s'\"]*@")
 # Of two places that name the same setting pip takes the later one.
 PLACES = ("global", "user", "site", "install", ":env:")
 BINARIES = "Scripts" if os.name == "nt" else "bin"
@@ -68,8 +78,8 @@ class Installer(NamedTuple):
         if sites:
             # Not --system-site-packages: in an image that is a virtual environment those are the ones below it.
             [own] = glob.glob(os.path.join(glob.escape(folder), *OWN_SITE))
-            with open(os.path.join(own, "image.pth"), "w", encoding="utf-8", errors="surrogateescape") as file:
-                file.write("".join(f"{site}\n" for site in sites))
+            with open(os.path.join(own, "image.pth"), "w", encoding="ascii") as file:  # which others are read differs
+                file.write(f"import sys; sys.path.extend({ascii(list(sites))})\n")
         return os.path.join(folder, BINARIES, PYTHON)
 
     def install(self, python: str, lines: Sequence[str], constraints: Sequence[str] = (), *, alone: bool) -> None:
@@ -92,11 +102,13 @@ class Installer(NamedTuple):
         argv += ["--no-deps", "--ignore-installed"] if alone else []
         argv += ["--no-index", "--find-links", self.wheels] if self.wheels else []
         # Images switch pip's cache off; a build that was cut off is to go on from there.
-        self._run(
-            "pip install",
-            [*argv, *listed],
-            {"PIP_CACHE_DIR": os.path.join(self.cache, "pip"), "PIP_NO_CACHE_DIR": None},
-        )
+        env: Dict[str, Optional[str]] = {name: None for name in os.environ if name.startswith("PIP_")}
+        found = settings(self.base)
+        if found:
+            env["PIP_CONFIG_FILE"] = os.devnull
+        env.update({variable(name): found[name] for name in SOURCES if name in found})
+        env["PIP_CACHE_DIR"] = os.path.join(self.cache, "pip")
+        self._run("pip install", [*argv, *listed], env)
 
     def _with_uv(self, python: str, listed: List[str], alone: bool) -> None:
         argv = [self.uv, "pip", "install", "--no-config", "--no-progress", "--color", "never", "--python", python]
@@ -107,9 +119,7 @@ class Installer(NamedTuple):
         else:
             found = settings(self.base)
             env.update(uv_variables(found))
-            argv += ["--no-index"] if found.get("no-index") in ("1", "true", "yes", "on") else []
-            for path in found.get("constraint", "").split():
-                argv += ["-c", path] if os.path.exists(path) else []
+            argv += ["--no-index"] if found.get("no-index", "").lower() in TRUE else []
         self._run("uv pip install", [*argv, *listed], env)
 
     def _base_has_pip(self) -> bool:
@@ -125,8 +135,9 @@ class Installer(NamedTuple):
         options: Dict[str, Any] = {} if os.name == "nt" else {"pass_fds": tuple(self.keep)}
         try:
             process = subprocess.Popen(
-                argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=changed, **options
-            )
+                argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=changed,
+                cwd=NEUTRAL, **options,
+            )  # fmt: skip
         except OSError as error:
             raise Failed(f"{argv[0]}: {error.strerror}") from error
         last = self._told(process)
@@ -147,7 +158,7 @@ class Installer(NamedTuple):
         try:
             with process.stdout as lines:
                 for line in lines:
-                    text = line.decode("utf-8", "replace").rstrip()
+                    text = LOGIN.sub("//***@", line.decode("utf-8", "replace").rstrip())
                     if text:
                         last = text
                         if not text.lstrip().startswith(NOISE):
@@ -165,7 +176,7 @@ class Installer(NamedTuple):
 
 def uv(cache: str, base: str, requirement: str, say: Say, wheels: str = "") -> str:
     """A uv to build with: this machine's, one that was fetched before, or one fetched now; empty where none can be."""
-    found = shutil.which("uv")
+    found = which("uv")
     if found:
         return found
     folder = os.path.join(cache, requirement.replace("==", "-"))
@@ -179,7 +190,7 @@ def uv(cache: str, base: str, requirement: str, say: Say, wheels: str = "") -> s
     try:
         done = subprocess.run(
             argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=UV_TIMEOUT_S,
-            env=shielded(), check=False,
+            env=shielded(), cwd=NEUTRAL, check=False,
         )  # fmt: skip
         if done.returncode == 0:
             os.replace(temporary, folder)
@@ -193,15 +204,21 @@ def uv(cache: str, base: str, requirement: str, say: Say, wheels: str = "") -> s
 
 
 def settings(python: str) -> Dict[str, str]:
-    """What pip is told on this machine, by its files and by variables."""
-    return parsed(_said([python, "-m", "pip", "config", "list"]).splitlines())
+    """What pip is told on this machine, by its files and by variables; without a pip, by variables alone."""
+    variables = {name: os.environ[variable(name)] for name in SOURCES if variable(name) in os.environ}
+    return dict(variables, **parsed(_said([python, "-m", "pip", "config", "list"]).splitlines()))
+
+
+def variable(name: str) -> str:
+    """What one of pip's settings is called as a variable."""
+    return "PIP_" + name.upper().replace("-", "_")
 
 
 def _said(argv: List[str]) -> str:
     try:
         done = subprocess.run(
             argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-            timeout=SETTINGS_TIMEOUT_S, env=shielded(), check=False,
+            timeout=SETTINGS_TIMEOUT_S, env=shielded(), cwd=NEUTRAL, check=False,
         )  # fmt: skip
     except (OSError, subprocess.TimeoutExpired):
         return ""

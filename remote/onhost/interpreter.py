@@ -112,8 +112,16 @@ def look(path: str, distributions: Sequence[str]) -> Optional[Interpreter]:
         return None
 
 
+def which(name: str) -> Optional[str]:
+    """Where a program lies; not in the current folder, in which Windows looks before all others."""
+    found = shutil.which(name)
+    if os.name == "nt" and found and not os.path.isabs(name) and os.path.dirname(os.path.abspath(found)) == os.getcwd():
+        return None
+    return found
+
+
 def _paths(names: Iterable[str]) -> List[str]:
-    found = [shutil.which(name) for name in names]
+    found = [which(name) for name in names]
     return list(dict.fromkeys(os.path.abspath(path) for path in found if path))
 
 

@@ -12,7 +12,7 @@ from .refused import Refused
 from .run import Run
 
 # Folders of ours in which single things come and go.
-FOLDERS = ("runs", "store", "envs", "cache", "onhost")
+FOLDERS = ("runs", "store", "envs", "pythons", "cache", "onhost")
 TRASH = ".trash-"
 UPLOADS = ".launch-partial"
 OBJECT = re.compile(r"[0-9a-f]{64}\Z")
@@ -37,7 +37,8 @@ class Standing(NamedTuple):
 
 def entries(workspace: str) -> List[Entry]:
     """Everything but the lock, runs first: what links to an object comes before the object."""
-    found = [*_runs(workspace), *_store(workspace), *_envs(workspace), *_programs(workspace)]
+    found = [*_runs(workspace), *_store(workspace), *_built(workspace, "envs", "environment")]
+    found += [*_built(workspace, "pythons", "python"), *_programs(workspace)]
     found += [Entry("downloads", f"cache/{name}") for name in names(workspace, "cache")]
     for name in names(workspace):
         if name.startswith(TRASH):
@@ -76,11 +77,10 @@ def _store(workspace: str) -> Iterator[Entry]:
             yield Entry("leftover" if LEFT_IN_STORE.match(name) else "other", f"store/{name}")
 
 
-def _envs(workspace: str) -> Iterator[Entry]:
-    for name in names(workspace, "envs"):
-        # A key's lock is no part of it: who waits for it and who comes later must meet the same one.
-        is_environment = is_folder(os.path.join(workspace, "envs", name))
-        yield Entry("environment" if is_environment else "other", f"envs/{name}")
+def _built(workspace: str, folder: str, kind: str) -> Iterator[Entry]:
+    for name in names(workspace, folder):
+        # A lock beside what it is for is no part of it: who waits and who comes later must meet the same one.
+        yield Entry(kind if is_folder(os.path.join(workspace, folder, name)) else "other", f"{folder}/{name}")
 
 
 def _programs(workspace: str) -> Iterator[Entry]:

@@ -48,9 +48,15 @@ def reasons(
     named = {environment_of(workspace, f"runs/{run_id}") for run_id in live}
     used_at = environments_used(workspace, list(by_path))
     judge("environment", lambda entry: _environment(workspace, entry, named, used_at))
+    environments = [entry.path for entry in entries if entry.kind == "environment" and entry.path in found]
+    # Which Python it will be only a finished one says.
+    is_building = "being built" in [found[path] for path in environments]
+    bases = {_base(workspace, path) for path in environments}
+    judge("python", lambda entry: "being built" if is_building else _python(workspace, entry, bases))
     built_at = [_mtime(os.path.join(workspace, one.path, "ready.json")) for one in entries if one.kind == "environment"]
     downloads_idle_s = time.time() - max(built_at, default=0.0)
-    judge("downloads", lambda entry: "recent" if downloads_idle_s < ENVIRONMENT_KEPT_S else recent(entry))
+    is_wanted = is_building or downloads_idle_s < ENVIRONMENT_KEPT_S
+    judge("downloads", lambda entry: "recent" if is_wanted else recent(entry))
     linked = _linked(workspace, [path for path in found if path.startswith("runs/")])
     judge("object", lambda entry: _object(workspace, entry, linked, young_s))
     judge("other", lambda entry: "other")
@@ -103,7 +109,25 @@ def _environment(workspace: str, entry: Entry, named: Set[str], used_at: Dict[st
         return "being built"
     folder = os.path.join(workspace, entry.path)
     ready_at = _mtime(os.path.join(folder, "ready.json")) or _mtime(folder)  # without its marker a build was cut off
+    ready_at = max(ready_at, _mtime(os.path.join(folder, "used")))
     return "recent" if time.time() - max(ready_at, used_at.get(key, 0.0)) < ENVIRONMENT_KEPT_S else ""
+
+
+def _python(workspace: str, entry: Entry, bases: Set[str]) -> str:
+    folder = os.path.join(workspace, entry.path)
+    if build_lock.is_held(folder + ".lock"):
+        return "being built"
+    if any(base.startswith(os.path.realpath(folder) + os.sep) for base in bases):
+        return "used by an environment"
+    taken_at = _mtime(os.path.join(folder, "ready.json")) or _mtime(folder)
+    return "recent" if time.time() - taken_at < DAY_S else ""  # an environment may be about to be built on it
+
+
+def _base(workspace: str, environment: str) -> str:
+    """The folder of the Python that an environment is built on, empty where it does not say."""
+    told = _json(workspace, environment, "ready.json")
+    base = str(told.get("base", "")) if isinstance(told, dict) else ""
+    return os.path.realpath(os.path.dirname(base)) if base else ""
 
 
 def environment_of(workspace: str, run: str) -> str:

@@ -30,6 +30,7 @@ LOGIN_NAMES = ("PATH", "HOME", "USER", "LANG", "LC_ALL", "TMPDIR", "LD_LIBRARY_P
                "PIP_CERT", "PIP_CONFIG_FILE", "PIP_FIND_LINKS", "PIP_CACHE_DIR", "PIP_DEFAULT_TIMEOUT")  # fmt: skip
 F_SETPIPE_SZ = 1031
 PIPE_BYTES = 1024 * 1024
+PREPARE_TRIES = 5
 REQUEST_LIMIT_BYTES = 64 * 1024 * 1024
 
 
@@ -37,13 +38,15 @@ def submit(request: Dict[str, Any]) -> Dict[str, Any]:
     """Claim a run directory, lay out its inputs and code from the store, start its supervisor."""
     import shutil
 
-    from . import session
+    from . import session, tmux
     from .lock import shared
     from .run import Run
 
     workspace, plan = request["workspace"], request["plan"]
     run = Run(workspace, plan["run_id"])
     with shared(workspace):
+        # Before there is a run: one whose supervisor takes so long to start counts as failed.
+        found = tmux.find(workspace, request.get("may_install") is True)
         os.makedirs(os.path.dirname(run.root), exist_ok=True)
         try:
             os.mkdir(run.root)  # exclusive: of two claims for one id, one fails here
@@ -55,7 +58,8 @@ def submit(request: Dict[str, Any]) -> Dict[str, Any]:
             # Without its plan it is not a run, and would only keep the id from the next attempt.
             shutil.rmtree(run.root)
             raise
-        return {"how": session.start(run), "session": session.name(run.run_id), "root": run.root}
+        started = session.start(run, found)
+        return {**started._asdict(), "session": session.name(run.run_id), "root": run.root}
 
 
 def _lay_out(run: Run, request: Dict[str, Any]) -> None:
@@ -187,18 +191,24 @@ def prepare(workspace: str, run_id: str) -> int:
         sys.stdout.write(f"environment: {text}\n")
         sys.stdout.flush()
 
-    run = Run(workspace, run_id)
-    while True:
+    run, reason = Run(workspace, run_id), ""
+    for _ in range(PREPARE_TRIES):
         try:
             prepared = environment.prepare(workspace, run.plan()["environment"], process.boot_marker(), say)
-        except installer.Failed as failed:
-            say(str(failed))
-            run.finish("failed", f"no environment: {failed}")  # in words, for whoever asks later
-            return 1
-        with shared(workspace):  # from here on the run says what it uses, and a clean-up leaves that alone
-            if os.path.exists(prepared.python):
-                write_json(run.path("environment.json"), prepared._asdict())
-                return 0
+            with shared(workspace):  # from here on the run says what it uses, and a clean-up leaves that alone
+                if os.path.exists(prepared.python):
+                    write_json(run.path("environment.json"), prepared._asdict())
+                    return 0
+            reason = f"{prepared.python} was removed meanwhile"
+        except Refused as refused:  # somebody cleans up; it can't be for long
+            reason = refused.message
+        except (installer.Failed, OSError) as failed:
+            reason = str(failed)
+            break
+        say(f"{reason}; once more")
+    say(reason)
+    run.finish("failed", f"no environment: {reason}")  # in words, for whoever asks later
+    return 1
 
 
 REPLYING: Dict[str, Callable[[Dict[str, Any]], Dict[str, Any]]] = {

@@ -3,31 +3,42 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
+import tempfile
 import time
-from typing import List
+from typing import List, NamedTuple, Optional
 
 from .refused import Refused
 from .run import Run
+from .tmux import Found
 
 START_TIMEOUT_S = 15
+COMPLAINT_BYTES = 240
 
 
-def start(run: Run) -> str:
-    """Start the run's supervisor and wait until it has signed in; `tmux` or `setsid`.  Raises Refused."""
+class Started(NamedTuple):
+    """`how` is tmux or setsid, and `why` what there is to say about that."""
+
+    how: str
+    why: str
+
+
+def start(run: Run, tmux: Found) -> Started:
+    """Start the run's supervisor and wait until it has signed in.  Raises Refused."""
     argv = [sys.executable, "-I", sys.argv[0], "supervise", os.path.dirname(os.path.dirname(run.root)), run.run_id]
-    session = name(run.run_id)
-    how = "tmux" if _in_tmux(session, run.root, argv) else "setsid"
-    if how == "setsid":
+    started = Started("setsid", tmux.why)
+    if tmux.path:
+        complaint = _in_tmux(tmux.path, name(run.run_id), run.root, argv)
+        started = Started("tmux", tmux.why) if complaint is None else Started("setsid", f"tmux failed: {complaint}")
+    if started.how == "setsid":
         _detached(run, argv)
     deadline = time.monotonic() + START_TIMEOUT_S
     while run.supervisor() is None:
         if time.monotonic() > deadline:
-            raise Refused("supervisor_not_started", f"the supervisor of {run.run_id} did not start ({how})")
+            raise Refused("supervisor_not_started", f"the supervisor of {run.run_id} did not start ({started.how})")
         time.sleep(0.01)
-    return how
+    return started
 
 
 def name(run_id: str) -> str:
@@ -35,19 +46,21 @@ def name(run_id: str) -> str:
     return "launch-" + run_id
 
 
-def _in_tmux(session: str, folder: str, argv: List[str]) -> bool:
-    tmux = shutil.which("tmux")
-    if tmux is None:
-        return False
-    started = subprocess.run(
-        # tmux joins its words for a shell when there is one, and runs several as they are: no quoting needed.
-        [tmux, "new-session", "-d", "-s", session, "-c", folder, *argv],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        check=False,
-    )
-    return started.returncode == 0
+def _in_tmux(tmux: str, session: str, folder: str, argv: List[str]) -> Optional[str]:
+    """None, or what tmux said when it failed."""
+    # A file: of a pipe the server would hold the other end for as long as it lives.
+    with tempfile.TemporaryFile(dir=folder) as said:
+        started = subprocess.run(
+            # tmux joins its words for a shell when there is one, and runs several as they are: no quoting needed.
+            [tmux, "new-session", "-d", "-s", session, "-c", folder, *argv],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=said,
+            check=False,
+        )
+        said.seek(0)
+        complaint = said.read(COMPLAINT_BYTES).decode("utf-8", "replace").strip()
+    return None if started.returncode == 0 else complaint or f"status {started.returncode}"
 
 
 def _detached(run: Run, argv: List[str]) -> None:
