@@ -530,6 +530,7 @@ def test_a_job_gets_the_logins_path_and_the_plans_variables_and_no_input(tmp_pat
                 "MY_API_KEY": "hidden-value",
                 "HF_TOKEN": "hidden-value",
                 "HF_ENDPOINT": "https://mirror",
+                "PIP_INDEX_URL": "https://me:hidden-value@mirror/simple",
             },
         ) as server,
         connect(server) as host,
@@ -539,10 +540,15 @@ def test_a_job_gets_the_logins_path_and_the_plans_variables_and_no_input(tmp_pat
             tmux(variables["TMUX_TMPDIR"], "new-session", "-d", "-s", "earlier", "sleep 60")
         place = Place(Agent(host), "tmux" if shutil.which("tmux") else "setsid")
         run_id = place.submit(
-            f'echo "$PATH"; echo "$HF_ENDPOINT"; echo "$FROM_PLAN"; cat; pwd; {SUCCEED}', env={"FROM_PLAN": "a 'b' $c"}
+            'echo "${PIP_INDEX_URL#*@}"',
+            'echo "[$PIP_INDEX_URL]"',
+            f'echo "$PATH"; echo "$HF_ENDPOINT"; echo "$FROM_PLAN"; cat; pwd; {SUCCEED}',
+            env={"FROM_PLAN": "a 'b' $c"},
         )
         log, _, _ = place.followed(run_id)
-        path, endpoint, from_plan, folder = log.splitlines()
+        # Where packages come from only what prepares needs to know.
+        index, nothing, path, endpoint, from_plan, folder = log.splitlines()
+        assert (index, nothing) == ("mirror/simple", "[]")
         assert path.startswith(f"{PYTHON_FOLDER}:/the/logins/own:")
         assert (endpoint, from_plan, Path(folder)) == ("https://mirror", "a 'b' $c", place.root(run_id))
         eventually(lambda: not alive(place.supervisor(run_id)))

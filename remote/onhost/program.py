@@ -28,6 +28,10 @@ if TYPE_CHECKING:
 LOGIN_NAMES = ("PATH", "HOME", "USER", "LANG", "LC_ALL", "TMPDIR", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES",
                "HF_ENDPOINT", "HF_HOME", "HF_HUB_DISABLE_XET", "HF_HUB_OFFLINE", "XDG_CACHE_HOME", "SSL_CERT_FILE",
                "PIP_CERT", "PIP_CONFIG_FILE", "PIP_FIND_LINKS", "PIP_CACHE_DIR", "PIP_DEFAULT_TIMEOUT")  # fmt: skip
+# Where packages and models come from.  They may hold a password: the supervisor reads them once and removes them.
+SOURCE_NAMES = ("PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "PIP_TRUSTED_HOST", "PIP_PROXY", "PIP_NO_INDEX",
+                "UV_PYTHON_INSTALL_MIRROR", "UV_PYTHON_DOWNLOADS_JSON_URL", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY",
+                "NO_PROXY", "http_proxy", "https_proxy", "all_proxy", "no_proxy")  # fmt: skip
 F_SETPIPE_SZ = 1031
 PIPE_BYTES = 1024 * 1024
 PREPARE_TRIES = 5
@@ -75,6 +79,7 @@ def _lay_out(run: Run, request: Dict[str, Any]) -> None:
         write_json(_inside(run, name), document)
     plan.update(protocol=PROTOCOL, submitted_at=time.time(), boot=process.boot_marker())
     plan["login_env"] = {name: os.environ[name] for name in LOGIN_NAMES if name in os.environ}
+    write_json(run.path(run.SOURCES), {name: os.environ[name] for name in SOURCE_NAMES if name in os.environ})
     write_json(run.path("plan.json"), plan)
 
 

@@ -5,6 +5,7 @@ The plan (`plan.json`) comes from the laptop and names every other file, so noth
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
@@ -26,6 +27,8 @@ EVENT_FIELDS = (("seq", int), ("type", str), ("time", (int, float)))
 
 class Run:
     """The run `run_id` of a workspace."""
+
+    SOURCES = ".sources.json"
 
     def __init__(self, workspace: str, run_id: str) -> None:
         if not RUN_ID.match(run_id):
@@ -52,6 +55,13 @@ class Run:
         """The final word, None while there is none."""
         result = _read(self.path(self.plan()["files"]["result"]))
         return result if isinstance(result, dict) and isinstance(result.get("state"), str) else None
+
+    def take(self, name: str) -> Dict[str, Any]:
+        """What a small file of this run holds, which is gone then; nothing where it can't be read."""
+        found = _read(self.path(name))
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self.path(name))
+        return found if isinstance(found, dict) else {}
 
     def supervisor(self) -> Optional[Dict[str, Any]]:
         """Identity of the supervising process, None before it started."""

@@ -29,6 +29,7 @@ class Supervisor:
         self._run = run
         self._plan = run.plan()
         self._stop_reason = ""
+        self._sources: Dict[str, str] = {}
         self._last_beat = 0.0
         self._echo_offset = 0
         self._echo = sys.stdout.isatty()
@@ -38,6 +39,7 @@ class Supervisor:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_stop)
         signal.signal(signal.SIGHUP, signal.SIG_IGN)  # tmux may be killed; the run goes on
+        self._sources = self._run.take(self._run.SOURCES)
         write_json(self._run.path("supervisor.json"), process.identity(os.getpid()))
         state = ""
         for phase in self._plan["phases"]:
@@ -63,7 +65,7 @@ class Supervisor:
                 child = subprocess.Popen(
                     self._argv(phase),
                     cwd=self._run.root,
-                    env=self._environment(),
+                    env=self._environment(phase["state"] == "preparing"),
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=subprocess.STDOUT,
@@ -96,10 +98,11 @@ class Supervisor:
         known = {"{python}": prepared.get("python", ""), "{onhost_python}": sys.executable, "{onhost}": sys.argv[0]}
         return [known.get(word, word) for word in phase["argv"]]
 
-    def _environment(self) -> Dict[str, str]:
+    def _environment(self, prepares: bool) -> Dict[str, str]:
         # tmux gives us the environment its server was started with, maybe months ago: what the login had comes first.
         env = dict(os.environ)
         env.update(self._plan["login_env"])
+        env.update(self._sources if prepares else {})
         env.update(self._plan["env"])
         return env
 
