@@ -400,6 +400,7 @@ def test_a_removal_that_was_cut_off_leaves_nothing_that_counts(inside):
     assert any("building" in line for line in inside.said)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["USER=1", "TARGET=/nowhere", "PREFIX=/nowhere", "DRY_RUN=1", "REQUIRE_HASHES=1",
                                   "NO_BINARY=:all:", "CONSTRAINT=/nowhere/c.txt", "NO_CACHE_DIR=1"])  # fmt: skip
 def test_what_somebody_set_for_pip_does_not_lead_it_astray(inside, monkeypatch, name):
@@ -431,6 +432,7 @@ def test_a_password_in_an_address_is_not_told(inside, monkeypatch):
     assert any("http://***@127.0.0.1:9/x" in line for line in inside.said)
 
 
+@pytest.mark.slow
 def test_wheels_are_asked_for_what_will_be_built(inside):
     _, folder = inside.venv("python3", "launchtoy-1.5")
     wanted = lambda: environment.wanted(str(inside.workspace), inside.recipe, "boot")  # noqa: E731

@@ -55,7 +55,9 @@ def threads() -> list[threading.Thread]:
     return [one for one in threading.enumerate() if getattr(one, "function", threads).__name__ != "read_timer"]
 
 
-@pytest.mark.parametrize("fault", ["freeze_after", "cut_after", "reset_after", "garble_after"])
+@pytest.mark.parametrize(
+    "fault", [pytest.param("freeze_after", marks=pytest.mark.slow), "cut_after", "reset_after", "garble_after"]
+)
 def test_every_stage_of_a_login_ends_in_an_error_in_time(fault: str) -> None:
     # Logins that hang half-way add up over there, and a usual sshd would turn away some of the next.
     with Box(sshd_lines=["MaxStartups 200"]) as box, Relay(box.port) as relay:

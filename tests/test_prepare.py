@@ -82,6 +82,7 @@ def test_environments_are_listed_and_removed(cli, sshd, tmp_path: Path) -> None:
     assert [one["key"] for one in removed.data["left"]] == ["f" * 16]
 
 
+@pytest.mark.slow
 def test_a_model_of_the_hub_is_fetched_there_once_and_its_commit_goes_with_the_adapter(cli, tmp_path: Path) -> None:
     env = {"HF_HOME": str(tmp_path / "hub"), "HF_HUB_DISABLE_XET": "1"}
     with (

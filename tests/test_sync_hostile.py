@@ -266,6 +266,7 @@ def peak_bytes() -> int:
     return int(line.split()[1]) * 1024
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_a_listing_of_a_million_entries_takes_bounded_memory(liar: Liar, target: Path) -> None:
     before = state(target)
