@@ -431,6 +431,7 @@ def test_what_was_pinned_must_still_be_there(model: Path, hub: Hub, tmp_path: Pa
     assert base_model.of_run(run, submission.load(run.spec)) == model
 
 
+@pytest.mark.slow
 def test_two_at_once_fetch_every_byte_once(hub: Hub, model: Path, tmp_path: Path) -> None:
     grow(model, 10_000_000)
     hub.bytes_per_s = 2.5e6

@@ -155,6 +155,7 @@ def local_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Cli, Path]:
     return cli, Path(cli("pull", "local-toy", "--json").data["folder"])
 
 
+@pytest.mark.slow
 def test_the_same_run_without_ssh(local_run: tuple[Cli, Path], tmp_path: Path) -> None:
     cli, folder = local_run
     assert cli("pull", "local-toy", "--json").data["state"] == "succeeded"
@@ -179,7 +180,8 @@ def test_the_same_run_without_ssh(local_run: tuple[Cli, Path], tmp_path: Path) -
     assert "trained with torch 1.0, here is " in warned.stdout + warned.stderr
 
 
-@pytest.mark.parametrize("another", [True, pytest.param(False, marks=pytest.mark.slow)], ids=["another", "none"])
+@pytest.mark.slow
+@pytest.mark.parametrize("another", [True, False], ids=["another", "none"])
 def test_a_broken_torch_of_ones_own_does_not_matter(local_run: tuple[Cli, Path], tmp_path: Path, another: bool) -> None:
     """With another Python on this machine that has everything, and where one has to be made."""
     cli, folder = local_run

@@ -59,6 +59,7 @@ def test_a_bare_word_is_a_host_only_as_an_alias(
         book.find("gpx")
 
 
+@pytest.mark.slow
 def test_hosts_that_are_added_at_once_are_all_kept(book: HostBook, tmp_path: Path) -> None:
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda number: book.add(SavedHost(f"box{number}", "root@box")), range(40)))

@@ -212,6 +212,7 @@ def agent(path: Path, keys: list[Path], monkeypatch: pytest.MonkeyPatch):  # typ
 
 
 # The thread that waits for the agent is left to itself, and with it paramiko's socket, until the agent goes away.
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_an_agent_that_hangs_does_not_hold_us(fresh: Box, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import socket

@@ -616,6 +616,7 @@ def test_without_a_timeout_program(there, programs, home):
         eventually(lambda pid=int(pid): not alive(pid))
 
 
+@pytest.mark.slow
 @needs_posix
 def test_what_can_not_be_killed_is_not_waited_for(programs, home):
     """A shell that ignores every signal but KILL, and whose child holds its output: nearly a stuck driver."""
