@@ -298,6 +298,7 @@ def test_what_the_image_has_is_kept_and_all_else_comes_beside_it(inside):
     assert (toy.stat().st_mtime_ns, toy.read_bytes()) == before
 
 
+@pytest.mark.slow
 def test_another_library_in_the_image_is_another_environment(inside):
     _, folder = inside.venv("python3", "launchtoy-1.5")
     first = inside.here()
@@ -310,6 +311,7 @@ def test_another_library_in_the_image_is_another_environment(inside):
     assert second.key != first.key
 
 
+@pytest.mark.slow
 def test_a_library_of_the_image_that_does_not_work_gives_way_to_one_that_is_installed(inside):
     _, folder = inside.venv("python3", "launchtoy-1.5")
     next(folder.glob("lib/*/site-packages/launchtoy/__init__.py")).write_text("raise ImportError('no libcudart')")

@@ -107,6 +107,7 @@ def test_a_broken_cache_is_no_obstacle(tmp_path: Path, old: Old, number: int, br
         assert hashes.sha256(old(f"broken{number}")) == ONE
 
 
+@pytest.mark.slow
 def test_a_cache_that_another_process_holds_is_not_waited_for_long(tmp_path: Path, old: Old) -> None:
     hashes, file = HashCache(tmp_path / "hashes.sqlite"), old("held")
     hashes.sha256(file)

@@ -86,6 +86,7 @@ def test_a_pasted_line_and_a_password_make_a_host_that_needs_none(laptop: Cli, b
     assert shown["way"] == [f"root@127.0.0.1:{box.port}"]
 
 
+@pytest.mark.slow
 def test_adding_a_host_twice_changes_nothing(laptop: Cli, box: Box) -> None:
     add(laptop, box)
     before, keys = everything(laptop.home), box.run("cat", "/root/.ssh/authorized_keys").stdout
@@ -612,6 +613,7 @@ def test_a_tunnel_leads_there_and_back(laptop: Cli, box: Box) -> None:
         process.stdout.close()
 
 
+@pytest.mark.slow
 def test_doctor_names_what_is_wrong_and_what_to_do(laptop: Cli, box: Box) -> None:
     add(laptop, box)
     (laptop.home / ".ssh" / "id_ed25519").chmod(0o644)

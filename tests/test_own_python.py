@@ -292,7 +292,6 @@ def test_two_at_once_fetch_one(old, mirror):
     assert mirror.downloads == 1
 
 
-@pytest.mark.slow
 def test_nothing_takes_forever(inside, mirror):
     inside.add_uv()
     log = inside.add_conda("sleep 60")
@@ -313,7 +312,6 @@ def test_a_python_of_another_version_is_none(inside):
         own_python.get(str(inside.pythons), MINOR, tools, inside.said.append)
 
 
-@pytest.mark.slow
 def test_one_that_can_hold_no_environment_gives_way_and_what_fails_otherwise_does_not(inside):
     inside.add("python3", 'case "$*" in *"-m venv"*) echo no ensurepip; exit 1 ;; esac; exec "{python}" "$@"')
     log = inside.add_conda()

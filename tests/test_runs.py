@@ -371,6 +371,7 @@ def test_a_killed_supervisor_is_found_and_written_down_once(place):
     assert place.followed(run_id)[2].state == "failed"
 
 
+@pytest.mark.slow
 def test_a_follower_learns_that_the_supervisor_was_killed(place):
     run_id = place.submit("echo begun; sleep 60")
     timer = threading.Timer(0.3, os.kill, (place.supervisor(run_id), signal.SIGKILL))

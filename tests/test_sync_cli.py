@@ -417,6 +417,7 @@ def test_digests_of_this_machine_are_remembered_in_the_cache(cli: Cli, here: Pat
     assert cli("sync", "data/", "local:data/", "--json").data["adopted"] == ["a"]
 
 
+@pytest.mark.slow
 def test_nothing_that_a_host_says_moves_the_cursor_or_ends_in_a_traceback(cli: Cli, tmp_path: Path) -> None:
     nasty = a_file(HOSTILE + "name\n")
     unseen = {"special": [HOSTILE + "pipe\ud800", None], "total": 3}
