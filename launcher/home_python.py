@@ -28,11 +28,11 @@ def find(workspace: Path, trained_with: Mapping[str, Any], observer: Observer) -
 
     Raises LaunchError where there is none and none can be made.
     """
-    asked, tested = _recipe(trained_with, observer), _recipe({}, observer)
+    asked = _recipe(trained_with, observer)
     try:
         python = _prepared(workspace, asked, observer)
     except installer.Failed as failed:
-        if asked == tested:
+        if asked == _recipe({}, observer):
             raise LaunchError(
                 f"no Python here can verify or evaluate, and none could be made: {failed}",
                 hint="launch verify --static looks without running the model; launch doctor",

@@ -13,13 +13,13 @@ from launcher.app import App
 from launcher.errors import LaunchError
 from launcher.host_book import LOCAL, SavedHost
 from launcher.progress import Note, Observer
-from launcher.room import Room
+from launcher.room import GIB, Room
 from launcher.untrusted import clean
 from remote import probe as probing
 from remote.facts import Disk, Facts, Gpu
 from remote.profile import Profile
 
-GB, GIB = 1e9, 1 << 30
+GB = 1e9
 USUAL = Room()
 SPARE_BYTES = 256 * 1024 * 1024
 ROOM_INODES, SPARE_INODES = 60_000, 2_000

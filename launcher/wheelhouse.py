@@ -14,6 +14,7 @@ from launcher.progress import Note, Observer
 from remote import environments, store
 from remote.agent import Agent
 from remote.environments import Wanted
+from remote.onhost import environment
 
 FOLDER = "inputs/wheels"
 OLDEST_GLIBC_MINOR = 5
@@ -31,8 +32,8 @@ def collect(
     wanted = environments.wanted(agent, recipe)
     if wanted is None:
         return ()
-    lines = [*recipe["requirements"], wanted.requirement] if wanted.requirement else list(recipe["beside"])
-    pins = recipe["constraints" if wanted.requirement == recipe["kept"]["plain"] else "beside"]
+    beside = recipe["beside"]
+    lines, pins = environment.full(recipe, wanted.requirement) if wanted.requirement else (beside, beside)
     if wanted.requirement and sys.platform != "linux":
         # pip takes what else they require for this system, whatever platform it is asked for.
         raise LaunchError(

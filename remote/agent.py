@@ -413,11 +413,8 @@ class Conversation:
 
 def refusal(host: Host, fields: dict[str, Any]) -> RemoteError:
     """What our program refused there, as an error."""
-    message, hint, code = (
-        f"{host.name}: {fields.get('message')}",
-        str(fields.get("hint") or ""),
-        str(fields.get("code")),
-    )
+    message, code = f"{host.name}: {fields.get('message')}", str(fields.get("code"))
+    hint = str(fields.get("hint") or "")
     if code in ("run_not_found", "no_such_path"):
         return NotFound(message, hint=hint)
     return RemoteError(message, hint=hint, code=code)

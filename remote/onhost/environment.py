@@ -26,7 +26,7 @@ import shutil
 import subprocess
 import time
 from contextlib import suppress
-from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence
+from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
 from . import accelerator, build_lock, installer, interpreter, own_python
 from .accelerator import Accelerator
@@ -184,13 +184,10 @@ class _Preparation:
 
     def _finished(self, wanted: _Wanted) -> Prepared:
         try:
-            return self._settled(wanted)
+            python = self._made(wanted)
+            return self._choose(Prepared(python, wanted.how, wanted.key, self._device), wanted.base)
         except OSError as error:  # a full disk, more often than not
-            _remove_unmarked(os.path.join(self._envs, wanted.key))
             raise Failed(f"{error.filename or wanted.key}: {error.strerror}") from error
-
-    def _settled(self, wanted: _Wanted) -> Prepared:
-        return self._choose(Prepared(self._made(wanted), wanted.how, wanted.key, self._device), wanted.base)
 
     def _is_unfit(self, base: Interpreter, failed: Failed) -> bool:
         # For one that is newer than ours there may be no packages yet.
@@ -252,13 +249,10 @@ class _Preparation:
 
     def _full(self, pythons: Sequence[Interpreter]) -> Iterator[_Wanted]:
         try:
-            lines = [*self._recipe["requirements"], row_for(self._machine, self._kept)]
+            lines, constraints = full(self._recipe, row_for(self._machine, self._kept))
         except Failed as failed:
             self._say(str(failed))
             return
-        # What only an older row requires is pinned by that row itself.
-        tested = lines[-1] == self._kept["plain"]
-        constraints = self._recipe["constraints" if tested else "beside"]
         for python in pythons:
             yield _Wanted(BUILT, _key(BUILT, python, lines, constraints), python, lines, constraints)
 
@@ -267,32 +261,39 @@ class _Preparation:
         return os.path.join(python.packages[self._kept["name"]].folder, self._kept["module"], "__init__.py")
 
     def _made(self, wanted: _Wanted) -> str:
-        """The Python of an environment, built and proved where that is still to be done.  Raises Failed."""
+        """The Python of an environment, built and proved where that is still to be done.  Raises Failed, OSError."""
         folder = os.path.join(self._envs, wanted.key)
-        failed = folder + FAILED
         with build_lock.held(folder + ".lock", self._waiting) as lock:
-            marker = os.path.join(folder, MARKER)
-            done = _marked(marker)
-            is_new = done is None
-            if done is None:
-                self._fail_again(failed)
-                done = {"key": wanted.key, "how": wanted.how, "base": wanted.base.path, "proofs": []}
-                done.update(python=self._build(wanted, folder, lock), built_at=time.time())
-            python = str(done["python"])
-            # Imports that went well once go well again; a GPU can be another one after every start.
-            start = [self._boot, accelerator.driver_of()] if self._device == "gpu" else ["", ""]
-            sites = {site: _record(site) for site in wanted.base.sites} if wanted.kept else {}
-            proof = [*start, self._device, self._digest_of_proof, sites]
-            if proof not in done["proofs"]:
-                if not self._proves(python, wanted.kept):
-                    if is_new:  # another one may be in use by somebody, and may work again tomorrow
-                        _remove(folder)
-                        if wanted.kept:  # something else will do until the image or the driver is another
-                            self._note_failed(failed)
-                    raise Failed(f"it is there, but does not work: {self._last}")
-                done["proofs"] = [*done["proofs"][-9:], proof]
-                write_json(marker, done)
-            return python
+            try:
+                return self._made_alone(wanted, folder, lock)
+            except OSError:
+                if _marked(os.path.join(folder, MARKER)) is None:  # room for somebody else
+                    _remove(folder)
+                raise
+
+    def _made_alone(self, wanted: _Wanted, folder: str, lock: int) -> str:
+        marker, failed = os.path.join(folder, MARKER), folder + FAILED
+        done = _marked(marker)
+        is_new = done is None
+        if done is None:
+            self._fail_again(failed)
+            done = {"key": wanted.key, "how": wanted.how, "base": wanted.base.path, "proofs": []}
+            done.update(python=self._build(wanted, folder, lock), built_at=time.time())
+        python = str(done["python"])
+        # Imports that went well once go well again; a GPU can be another one after every start.
+        start = [self._boot, accelerator.driver_of()] if self._device == "gpu" else ["", ""]
+        sites = {site: _record(site) for site in wanted.base.sites} if wanted.kept else {}
+        proof = [*start, self._device, self._digest_of_proof, sites]
+        if proof not in done["proofs"]:
+            if not self._proves(python, wanted.kept):
+                if is_new:  # another one may be in use by somebody, and may work again tomorrow
+                    _remove(folder)
+                    if wanted.kept:  # something else will do until the image or the driver is another
+                        self._note_failed(failed)
+                raise Failed(f"it is there, but does not work: {self._last}")
+            done["proofs"] = [*done["proofs"][-9:], proof]
+            write_json(marker, done)
+        return python
 
     def _note_failed(self, path: str) -> None:
         write_json(path, {"reason": self._last, "driver": accelerator.driver_of(), "at": time.time()})
@@ -390,6 +391,13 @@ def row_for(machine: Accelerator, kept: Dict[str, Any]) -> str:
     raise Failed(f"the driver {machine.driver} is too old for every {kept['name']} that would do: it takes >= {oldest}")
 
 
+def full(recipe: Dict[str, Any], requirement: str) -> Tuple[List[str], List[str]]:
+    """Requirements and pins of a full environment with this one of the rows."""
+    # What only an older row requires is pinned by that row itself.
+    is_tested = requirement == recipe["kept"]["plain"]
+    return [*recipe["requirements"], requirement], recipe["constraints" if is_tested else "beside"]
+
+
 def _chosen(workspace: str, recipe: Dict[str, Any]) -> str:
     """Where the decision for a recipe is remembered."""
     return os.path.join(workspace, "envs", f"chosen-{_digest(recipe)}.json")
@@ -411,11 +419,6 @@ def _remove(folder: str) -> None:
     with suppress(FileNotFoundError):
         os.unlink(os.path.join(folder, MARKER))
     shutil.rmtree(folder, ignore_errors=True)
-
-
-def _remove_unmarked(folder: str) -> None:
-    if _marked(os.path.join(folder, MARKER)) is None:
-        _remove(folder)
 
 
 def _devices() -> List[str]:

@@ -95,7 +95,7 @@ class Packets(Packetizer):
         engine, block = private._Packetizer__block_engine_out, private._Packetizer__block_size_out
         end = 0
         for piece in data.pieces:
-            length = 1 + DATA_AT - 1 + len(piece)
+            length = DATA_AT + len(piece)
             padding = 4 + -(length + 4) % block
             head = (length + padding).to_bytes(LENGTH_BYTES, "big")
             plain = b"".join(
