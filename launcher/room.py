@@ -33,8 +33,8 @@ class Room:
 def needed(agent: Agent, recipe: dict[str, Any], plan: Plan | None) -> Room:
     """For a run that is planned, or for the environment alone; asks the host what it has already."""
     parts: list[tuple[str, int]] = []
-    if environments.ready(agent, recipe) is None and (wanted := environments.wanted(agent, recipe)) is not None:
-        parts.append(("an environment", FULL_BYTES if wanted.requirement else BESIDE_BYTES))
+    if lacking := environments.lacks(agent, recipe):
+        parts.append(("an environment", FULL_BYTES if lacking == "all" else BESIDE_BYTES))
     if plan is not None:
         if not plan.submission.base_is_pushed:
             parts.append(_model(plan))

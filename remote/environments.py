@@ -69,6 +69,14 @@ def ready(agent: Agent, recipe: dict[str, Any]) -> Ready | None:
         raise BadReply(f"{agent.host.name}: an environment has the wrong shape") from error
 
 
+def lacks(agent: Agent, recipe: dict[str, Any]) -> str:
+    """What would have to be installed there: "" for nothing, `beside` the library that it keeps, or `all`."""
+    told = agent.call("ready", {"recipe": recipe, "lacks": True}, timeout_s=TIMEOUT_S).get("lacks")
+    if told not in ("", "beside", "all"):
+        raise BadReply(f"{agent.host.name}: what an environment lacks is {str(told)[:80]!r}")
+    return str(told)
+
+
 def wanted(agent: Agent, recipe: dict[str, Any]) -> Wanted | None:
     """What an environment there lacks, for somebody who brings it; None where it lacks nothing.
 

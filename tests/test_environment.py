@@ -438,14 +438,18 @@ def test_a_password_in_an_address_is_not_told(inside, monkeypatch):
 def test_wheels_are_asked_for_what_will_be_built(inside):
     _, folder = inside.venv("python3", "launchtoy-1.5")
     wanted = lambda: environment.wanted(str(inside.workspace), inside.recipe, "boot")  # noqa: E731
+    lacks = lambda: environment.lacks(str(inside.workspace), inside.recipe, "boot")  # noqa: E731
     assert wanted()["requirement"] == ""  # beside the image's own
+    assert lacks() == "beside"
     next(folder.glob("lib/*/site-packages/launchtoy/__init__.py")).write_text("raise ImportError('no libcudart')")
     os.utime(next(folder.glob("lib/*/site-packages/launchtoy/__init__.py")), (5, 5))
     with pytest.raises(Failed):
         inside.here(requirements=["nothing-of-the-kind"])
     assert wanted()["requirement"] == "launchtoy==1.0"  # that one does not work
+    assert lacks() == "all"
     assert inside.here().how == "built"
     assert wanted() is None
+    assert lacks() == ""
 
 
 @pytest.mark.parametrize(

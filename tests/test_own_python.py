@@ -336,10 +336,13 @@ def test_one_that_can_hold_no_environment_gives_way_and_what_fails_otherwise_doe
 def test_for_somebody_who_brings_the_packages_it_is_fetched_first(inside):
     inside.add_uv()
     asked = str(inside.workspace), inside.recipe, "boot"
+    assert environment.lacks(*asked) == "all"
+    assert not (inside.workspace / "pythons").exists()  # who only wants to know gets nothing fetched
     wanted = environment.wanted(*asked)
     assert (wanted["python"], wanted["requirement"]) == (list(sys.version_info[:3]), "launchtoy==1.0")
     environment.prepare(*asked, inside.said.append)
     assert environment.wanted(*asked) is None
+    assert environment.lacks(*asked) == ""
 
 
 def test_without_environments_it_stays_for_a_day_and_goes_with_everything(old):

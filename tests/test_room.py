@@ -10,9 +10,9 @@ import pytest
 
 from launcher import recipe as recipes
 from launcher.room import BESIDE_BYTES, FULL_BYTES, RESULT_BYTES, needed
+from remote import environments
 from remote.errors import BadReply
 
-READY = {"python": "/p", "how": "built", "key": "k", "proven_on": "gpu"}
 LINUX = {"python": [3, 11, 7], "platform": "linux-x86_64", "libc": "glibc 2.35"}
 
 
@@ -20,13 +20,13 @@ LINUX = {"python": [3, 11, 7], "platform": "linux-x86_64", "libc": "glibc 2.35"}
 class There:
     """A host that answers `ready`, as an agent does."""
 
-    ready: Any = None
+    lacks: Any = ""
     wanted: Any = None
     host: Any = field(default_factory=lambda: SimpleNamespace(name="box"))
 
     def call(self, verb: str, request: dict[str, Any], **_: Any) -> dict[str, Any]:
         assert verb == "ready"
-        return {"wanted": self.wanted} if request.get("wanted") else {"ready": self.ready}
+        return {"wanted": self.wanted} if request.get("wanted") else {"lacks": self.lacks}
 
 
 def plan(model: str, pushed: bool = False) -> Any:
@@ -39,10 +39,12 @@ def size(there: There, *asked: Any) -> int:
 
 
 def test_an_environment_counts_by_what_of_it_is_missing() -> None:
-    assert size(There(READY), None) == 0
-    assert size(There(None, None), None) == 0  # the image's own will do
-    assert size(There(None, {**LINUX, "requirement": ""}), None) == BESIDE_BYTES
-    assert size(There(None, {**LINUX, "requirement": "torch==2.10.0"}), None) == FULL_BYTES
+    assert size(There(), None) == 0  # ready, or the image's own will do
+    assert size(There("beside"), None) == BESIDE_BYTES
+    assert size(There("all"), None) == FULL_BYTES
+    for said in ("much", None, 7, ["all"]):
+        with pytest.raises(BadReply, match="^box: "):
+            size(There(said), None)
 
 
 @pytest.mark.parametrize(
@@ -56,10 +58,10 @@ def test_an_environment_counts_by_what_of_it_is_missing() -> None:
     ],
 )
 def test_a_model_of_the_hub_counts_by_its_name(name: str, size_bytes: int, tmp_path, monkeypatch) -> None:
-    found = needed(There(READY), recipes.recipe(), plan(name))  # type: ignore[arg-type]
+    found = needed(There(), recipes.recipe(), plan(name))  # type: ignore[arg-type]
     assert found.size_bytes == size_bytes + RESULT_BYTES
     assert ("of unknown size" in " ".join(found.words)) is not bool(size_bytes)
-    assert size(There(READY), plan(name, pushed=True)) == RESULT_BYTES  # it is counted with what is sent
+    assert size(There(), plan(name, pushed=True)) == RESULT_BYTES  # it is counted with what is sent
 
 
 @pytest.mark.parametrize(
@@ -80,4 +82,4 @@ def test_a_model_of_the_hub_counts_by_its_name(name: str, size_bytes: int, tmp_p
 )
 def test_a_host_does_not_choose_what_is_fetched_for_it(wanted: Any) -> None:
     with pytest.raises(BadReply, match="^box: "):
-        size(There(None, wanted), None)
+        environments.wanted(There(wanted=wanted), recipes.recipe())  # type: ignore[arg-type]

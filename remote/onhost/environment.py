@@ -107,6 +107,13 @@ def wanted(workspace: str, recipe: Dict[str, Any], boot: str) -> Optional[Dict[s
     return _Preparation(workspace, recipe, boot, lambda text: None).wanted()
 
 
+def lacks(workspace: str, recipe: Dict[str, Any], boot: str) -> str:
+    """What `prepare` would have to install: nothing (""), what comes `beside` the library that is kept, or `all`."""
+    if ready(workspace, recipe, boot) is not None:
+        return ""
+    return _Preparation(workspace, recipe, boot, lambda text: None).lacks()
+
+
 def note_use(workspace: str, prepared: Prepared) -> None:
     """Keep it from a clean-up, where no run tells that it is used."""
     if prepared.key:
@@ -146,19 +153,37 @@ class _Preparation:
         if not new_enough and self._row() and self._recipe.get("own_python"):
             os.makedirs(self._cache, exist_ok=True)
             new_enough = [self._fetched(self._nothing(()), FETCHED_FOR_AN_ANSWER_S)]
+        one = self._likely(new_enough)
+        if one is None:
+            raise Failed(self._nothing(new_enough))
+        if self._is_there(one):
+            return None
+        return {
+            "requirement": "" if one.kept else one.lines[-1],
+            "python": list(one.base.version), "platform": one.base.platform, "libc": one.base.libc,
+        }  # fmt: skip
+
+    def lacks(self) -> str:
+        new_enough = self._pythons()
+        if any(self._has_all(python) for python in new_enough):
+            return ""
+        one = self._likely(new_enough)
+        if one is None:
+            return "all"
+        return "" if self._is_there(one) else "beside" if one.kept else "all"
+
+    def _likely(self, new_enough: Sequence[Interpreter]) -> Optional[_Wanted]:
+        """The environment that would be taken, unless its proof fails; None where none could be made."""
         for one in (*self._reusing(new_enough), *self._full(new_enough)):
-            folder = os.path.join(self._envs, one.key)
-            if _marked(os.path.join(folder, MARKER)) is not None:
-                return None
             try:
-                self._fail_again(folder + FAILED)
+                self._fail_again(os.path.join(self._envs, one.key) + FAILED)
             except Failed:
                 continue
-            return {
-                "kept": bool(one.kept), "requirement": "" if one.kept else one.lines[-1],
-                "python": list(one.base.version), "platform": one.base.platform, "libc": one.base.libc,
-            }  # fmt: skip
-        raise Failed(self._nothing(new_enough))
+            return one
+        return None
+
+    def _is_there(self, one: _Wanted) -> bool:
+        return _marked(os.path.join(self._envs, one.key, MARKER)) is not None
 
     def prepared(self) -> Prepared:
         os.makedirs(self._envs, exist_ok=True)

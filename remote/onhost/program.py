@@ -123,10 +123,12 @@ def stop(request: Dict[str, Any]) -> Dict[str, Any]:
 
 
 def ready(request: Dict[str, Any]) -> Dict[str, Any]:
-    """What the environment of a recipe is, where it needs nothing any more; with `wanted`, what it needs."""
+    """What the environment of a recipe is, where it needs nothing any more; else, asked so, what it needs."""
     from . import environment, installer, process
 
     asked = request["workspace"], request["recipe"], process.boot_marker()
+    if request.get("lacks"):
+        return {"lacks": environment.lacks(*asked)}
     if request.get("wanted"):
         try:
             return {"wanted": environment.wanted(*asked)}
