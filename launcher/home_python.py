@@ -14,7 +14,7 @@ from typing import Any
 from launcher import recipe
 from launcher.errors import LaunchError
 from launcher.progress import Note, Observer
-from remote.onhost import environment, installer, interpreter
+from remote.onhost import environment, interpreter, narrated
 
 # What takes part in a forward pass and has no build for each platform: it can be the same as in the training.
 THE_SAME = ("transformers", "peft", "safetensors")
@@ -31,7 +31,7 @@ def find(workspace: Path, trained_with: Mapping[str, Any], observer: Observer) -
     asked = _recipe(trained_with, observer)
     try:
         python = _prepared(workspace, asked, observer)
-    except installer.Failed as failed:
+    except narrated.Failed as failed:
         if asked == _recipe({}, observer):
             raise LaunchError(
                 f"no Python here can verify or evaluate, and none could be made: {failed}",

@@ -36,7 +36,7 @@ WITHOUT_JSON = {"launch shell"}
 # What the laptop and the host do alike: bytes on their way, and the trees they leave and reach.
 BOTH_SIDES = (
     "frames", "states", "refused", "tree", "transfer", "target", "atomic", "accelerator", "build_lock", "environment",
-    "installer", "interpreter", "own_python",
+    "installer", "interpreter", "narrated", "own_python",
 )  # fmt: skip
 POSIX_ONLY = {
     "fcntl", "pwd", "grp", "resource", "termios", "tty", "pty", "os.fork", "os.forkpty", "os.setsid", "os.killpg",

@@ -18,7 +18,7 @@ from launcher import recipe as recipes
 from remote.agent import program
 from remote.onhost import accelerator, environment, installer, interpreter
 from remote.onhost.accelerator import Accelerator
-from remote.onhost.installer import Failed
+from remote.onhost.narrated import Failed
 from tests.connected import alive, eventually, folder_of_programs
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="needs POSIX")

@@ -20,7 +20,7 @@ import pytest
 
 from launcher import recipe as recipes
 from remote.onhost import clean, environment, own_python
-from remote.onhost.installer import Failed
+from remote.onhost.narrated import Failed
 from tests.connected import alive, eventually, folder_of_programs
 from tests.python_mirror import MINOR, VERSION, archived, serving
 from tests.test_environment import RUN, Image, children, ended, wheel

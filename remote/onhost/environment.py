@@ -26,13 +26,14 @@ import shutil
 import subprocess
 import time
 from contextlib import suppress
-from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
 from . import accelerator, build_lock, installer, interpreter, own_python
 from .accelerator import Accelerator
 from .atomic import read_json, write_json
-from .installer import Failed, Installer
+from .installer import Installer
 from .interpreter import Interpreter, Need, shielded
+from .narrated import Failed, Say
 
 PROOF_TIMEOUT_S = 600
 MARKER = "ready.json"
@@ -42,8 +43,6 @@ FAILED_COUNTS_S = 7 * 24 * 3600
 # Somebody waits for an answer.
 FETCHED_FOR_AN_ANSWER_S = 180.0
 IMAGE, REUSED, BUILT = "image", "reused", "built"
-
-Say = Callable[[str], None]
 
 
 class Prepared(NamedTuple):

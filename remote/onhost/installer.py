@@ -8,20 +8,17 @@ from __future__ import annotations
 import ast
 import glob
 import os
-import re
 import shutil
 import subprocess
-import sys
-import threading
-from typing import Any, Callable, Dict, Iterable, List, Mapping, NamedTuple, Optional, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Dict, Iterable, List, Mapping, Optional, Sequence
 
-from .interpreter import shielded, which
+from . import narrated
+from .interpreter import NEUTRAL, answer, shielded, which
+from .narrated import Failed, Say
 
-# `python -m pip` imports from where it is started: nobody puts files for us into this one.
-NEUTRAL = os.path.dirname(sys.executable)
-SETTINGS_TIMEOUT_S = 60
 UV_TIMEOUT_S = 180
-STILL_AT_IT_S = 15.0
 # What pip says of every package and nobody can do anything about.
 NOISE = (
     "+ ",
@@ -36,22 +33,15 @@ NOISE = (
 SOURCES = ("index-url", "extra-index-url", "find-links", "no-index", "trusted-host", "cert", "client-cert", "proxy",
            "timeout", "default-timeout", "retries")  # fmt: skip
 TRUE = ("1", "true", "yes", "on", "t", "y")
-# A name and a password in an address.
-LOGIN = re.compile(r"//[^/\s'\"]*@")
 # Of two places that name the same setting pip takes the later one.
 PLACES = ("global", "user", "site", "install", ":env:")
 BINARIES = "Scripts" if os.name == "nt" else "bin"
 OWN_SITE = ("Lib", "site-packages") if os.name == "nt" else ("lib", "python*", "site-packages")
 PYTHON = "python.exe" if os.name == "nt" else "python"
 
-Say = Callable[[str], None]
 
-
-class Failed(Exception):
-    """What could not be done, in a sentence."""
-
-
-class Installer(NamedTuple):
+@dataclass(frozen=True)
+class Installer:
     """Fills environments of the Python `base`.
 
     `cache` keeps what was downloaded; `wheels` is a folder that takes the place of an index, or empty.
@@ -73,7 +63,7 @@ class Installer(NamedTuple):
             self._run("uv venv", argv, env)
         else:
             # ensurepip takes seconds, and would put an old setuptools before that of the image.
-            more = ["--without-pip"] if self._base_has_pip() else []
+            more = ["--without-pip"] if self._base_has_pip else []
             self._run("venv", [self.base, "-m", "venv", *more, folder], {})
         if sites:
             # Not --system-site-packages: in an image that is a virtual environment those are the ones below it.
@@ -97,7 +87,7 @@ class Installer(NamedTuple):
             self._with_pip(python, listed, alone)
 
     def _with_pip(self, python: str, listed: List[str], alone: bool) -> None:
-        argv = [self.base, "-m", "pip", "--python", python] if self._base_has_pip() else [python, "-m", "pip"]
+        argv = [self.base, "-m", "pip", "--python", python] if self._base_has_pip else [python, "-m", "pip"]
         argv += ["install", "--no-input", "--disable-pip-version-check", "--progress-bar", "off", "--no-compile"]
         argv += ["--no-deps", "--ignore-installed"] if alone else []
         argv += ["--no-index", "--find-links", self.wheels] if self.wheels else []
@@ -122,9 +112,10 @@ class Installer(NamedTuple):
             argv += ["--no-index"] if found.get("no-index", "").lower() in TRUE else []
         self._run("uv pip install", [*argv, *listed], env)
 
+    @cached_property
     def _base_has_pip(self) -> bool:
         # pip works on another Python since 22.3; what it can do its help tells.
-        return "--python" in _said([self.base, "-m", "pip", "--help"])
+        return "--python" in answer([self.base, "-m", "pip", "--help"])
 
     def _run(self, what: str, argv: List[str], env: Mapping[str, Optional[str]]) -> None:
         changed = shielded({name: value for name, value in env.items() if value is not None})
@@ -132,46 +123,9 @@ class Installer(NamedTuple):
             changed.pop(name, None)
         for name in ("VIRTUAL_ENV", "CONDA_PREFIX"):  # of the shell that we were started from
             changed.pop(name, None)
-        options: Dict[str, Any] = {} if os.name == "nt" else {"pass_fds": tuple(self.keep)}
-        try:
-            process = subprocess.Popen(
-                argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=changed,
-                cwd=NEUTRAL, **options,
-            )  # fmt: skip
-        except OSError as error:
-            raise Failed(f"{argv[0]}: {error.strerror}") from error
-        last = self._told(process)
-        if process.wait() != 0:
-            raise Failed(f"{what} ended with status {process.returncode}" + (f": {last}" if last else ""))
-
-    def _told(self, process: Any) -> str:
-        """Pass on what it says, and that it is still at it where it says nothing; its last line."""
-        over = threading.Event()
-        before = self._used()
-
-        def still_at_it() -> None:
-            while not over.wait(STILL_AT_IT_S):
-                self.say(f"still at it, {max(0, self._used() - before) / 1e6:.0f} MB more on the disk")
-
-        threading.Thread(target=still_at_it, daemon=True).start()
-        last = ""
-        try:
-            with process.stdout as lines:
-                for line in lines:
-                    text = LOGIN.sub("//***@", line.decode("utf-8", "replace").rstrip())
-                    if text:
-                        last = text
-                        if not text.lstrip().startswith(NOISE):
-                            self.say(text)
-        finally:
-            over.set()
-        return last
-
-    def _used(self) -> int:
-        try:
-            return shutil.disk_usage(os.path.dirname(self.cache)).used
-        except OSError:
-            return 0
+        ended = narrated.run(argv, self.say, env=changed, cwd=NEUTRAL, disk=self.cache, keep=self.keep, noise=NOISE)
+        if ended.status != 0:
+            raise Failed(f"{what} ended with status {ended.status}" + (f": {ended.lines[-1]}" if ended.lines else ""))
 
 
 def uv(cache: str, base: str, requirement: str, say: Say, wheels: str = "") -> str:
@@ -206,23 +160,12 @@ def uv(cache: str, base: str, requirement: str, say: Say, wheels: str = "") -> s
 def settings(python: str) -> Dict[str, str]:
     """What pip is told on this machine, by its files and by variables; without a pip, by variables alone."""
     variables = {name: os.environ[variable(name)] for name in SOURCES if variable(name) in os.environ}
-    return dict(variables, **parsed(_said([python, "-m", "pip", "config", "list"]).splitlines()))
+    return dict(variables, **parsed(answer([python, "-m", "pip", "config", "list"]).splitlines()))
 
 
 def variable(name: str) -> str:
     """What one of pip's settings is called as a variable."""
     return "PIP_" + name.upper().replace("-", "_")
-
-
-def _said(argv: List[str]) -> str:
-    try:
-        done = subprocess.run(
-            argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-            timeout=SETTINGS_TIMEOUT_S, env=shielded(), cwd=NEUTRAL, check=False,
-        )  # fmt: skip
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
-    return done.stdout.decode("utf-8", "replace")
 
 
 def parsed(lines: Iterable[str]) -> Dict[str, str]:

@@ -10,9 +10,12 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from typing import Any, Dict, Iterable, List, NamedTuple, Optional, Sequence, Tuple
 
 TIMEOUT_S = 60
+# `python -m pip` imports from where it is started: nobody puts files for us into this one.
+NEUTRAL = os.path.dirname(sys.executable)
 NAMES = ("python3", "python", "/root/miniconda3/bin/python", "/opt/conda/bin/python") + tuple(
     f"python3.{minor}" for minor in range(14, 10, -1)
 )
@@ -100,7 +103,7 @@ def here(first: Sequence[str], distributions: Sequence[str]) -> List[Interpreter
 
 def look(path: str, distributions: Sequence[str]) -> Optional[Interpreter]:
     """What the Python at `path` is; None where it does not tell."""
-    said = _said([path, "-I", "-c", LOOK, *distributions])
+    said = answer([path, "-I", "-c", LOOK, *distributions])
     line = next((line for line in said.splitlines() if line.startswith(MARK)), "")
     try:
         version, binary, packages, sites, platform, libc = json.loads(line[len(MARK) :])
@@ -125,11 +128,12 @@ def _paths(names: Iterable[str]) -> List[str]:
     return list(dict.fromkeys(os.path.abspath(path) for path in found if path))
 
 
-def _said(argv: List[str]) -> str:
+def answer(argv: Sequence[str]) -> str:
+    """What a Python says, empty where it ends badly or not in time."""
     try:
         done = subprocess.run(
             argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, timeout=TIMEOUT_S,
-            env=shielded(), check=False,
+            env=shielded(), cwd=NEUTRAL, check=False,
         )  # fmt: skip
     except (OSError, subprocess.TimeoutExpired):
         return ""

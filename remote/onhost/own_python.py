@@ -9,32 +9,26 @@ from __future__ import annotations
 
 import glob
 import os
-import queue
 import re
 import shutil
-import subprocess
-import threading
 import time
 from functools import partial
-from typing import Any, Callable, Dict, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple
+from typing import Callable, Dict, Iterator, List, Mapping, NamedTuple, Sequence, Tuple
 
-from . import build_lock, installer, interpreter
+from . import build_lock, installer, interpreter, narrated
 from .atomic import read_json, write_json
-from .installer import Failed
+from .narrated import Failed, Say
 
 FOLDER = "pythons"
 MARKER = "ready.json"
 # A hundred megabytes at a hundred kilobytes a second.
 LIMIT_S = 1200.0
-STILL_AT_IT_S = 15.0
 CONDAS = ("conda", "mamba", "micromamba", "/root/miniconda3/bin/conda", "/opt/conda/bin/conda")
 # An old pip knows no wheel of today, and says so at once; another one may.  What takes longer is the network's fault.
 MOST_BASES = 2
 AT_ONCE_S = 20.0
 REASON_CHARACTERS = 240
 ERROR = re.compile(r"(error\b|\w+Error\b)", re.IGNORECASE)
-
-Say = Callable[[str], None]
 
 
 class Tools(NamedTuple):
@@ -162,65 +156,12 @@ class _Fetch:
 
     def _run(self, argv: List[str], more: Mapping[str, str]) -> None:
         """Run it in our folder and pass on what it says.  Raises Failed with its error."""
-        options: Dict[str, Any] = {} if os.name == "nt" else {"pass_fds": (self._lock,)}
-        try:
-            process = subprocess.Popen(
-                argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, cwd=self._folder,
-                env=interpreter.shielded(dict(more)), **options,
-            )  # fmt: skip
-        except OSError as error:
-            raise Failed(str(error.strerror)) from error
-        try:
-            said = self._told(process)
-        finally:
-            if process.poll() is None:
-                process.kill()
-            process.wait()
-        if process.returncode != 0:
-            raise Failed(_shortened(said) or f"ended with status {process.returncode}")
-
-    def _told(self, process: Any) -> List[str]:
-        """Its lines, each passed on when it comes, and that it is still at it where none does.
-
-        Raises Failed when the time is over.
-        """
-        lines: queue.Queue[Optional[str]] = queue.Queue()
-        threading.Thread(target=_read, args=(process.stdout, lines), daemon=True).start()
-        said: List[str] = []
-        before = self._used()
-        deadline = time.monotonic() + self._limit_s
-        while True:
-            left_s = deadline - time.monotonic()
-            if left_s <= 0:
-                raise Failed(f"it took more than {self._limit_s:.0f} s")
-            try:
-                line = lines.get(timeout=min(STILL_AT_IT_S, left_s))
-            except queue.Empty:
-                self._say(f"still at it, {max(0, self._used() - before) / 1e6:.0f} MB more on the disk")
-                continue
-            if line is None:
-                break
-            if line:
-                said.append(line)
-                self._say(line)
-        try:
-            process.wait(max(0.0, deadline - time.monotonic()))
-        except subprocess.TimeoutExpired as expired:
-            raise Failed(f"it took more than {self._limit_s:.0f} s") from expired
-        return said
-
-    def _used(self) -> int:
-        try:
-            return shutil.disk_usage(self._folder).used
-        except OSError:
-            return 0
-
-
-def _read(stream: Any, lines: queue.Queue[Optional[str]]) -> None:
-    with stream:
-        for line in stream:
-            lines.put(installer.LOGIN.sub("//***@", line.decode("utf-8", "replace").strip()))
-    lines.put(None)
+        ended = narrated.run(
+            argv, self._say, env=interpreter.shielded(dict(more)), cwd=self._folder, disk=self._folder,
+            keep=(self._lock,), limit_s=self._limit_s,
+        )  # fmt: skip
+        if ended.status != 0:
+            raise Failed(_shortened([line.strip() for line in ended.lines]) or f"ended with status {ended.status}")
 
 
 def _shortened(said: Sequence[str]) -> str:
@@ -234,12 +175,4 @@ def _shortened(said: Sequence[str]) -> str:
 
 
 def _has_pip(python: str) -> bool:
-    try:
-        done = subprocess.run(
-            [python, "-m", "pip", "--version"], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL, timeout=installer.SETTINGS_TIMEOUT_S, env=interpreter.shielded(),
-            cwd=installer.NEUTRAL, check=False,
-        )  # fmt: skip
-    except (OSError, subprocess.TimeoutExpired):
-        return False
-    return done.returncode == 0
+    return bool(interpreter.answer([python, "-m", "pip", "--version"]))

@@ -124,7 +124,7 @@ def stop(request: Dict[str, Any]) -> Dict[str, Any]:
 
 def ready(request: Dict[str, Any]) -> Dict[str, Any]:
     """What the environment of a recipe is, where it needs nothing any more; else, asked so, what it needs."""
-    from . import environment, installer, process
+    from . import environment, narrated, process
 
     asked = request["workspace"], request["recipe"], process.boot_marker()
     if request.get("lacks"):
@@ -132,7 +132,7 @@ def ready(request: Dict[str, Any]) -> Dict[str, Any]:
     if request.get("wanted"):
         try:
             return {"wanted": environment.wanted(*asked)}
-        except installer.Failed as failed:
+        except narrated.Failed as failed:
             raise Refused("no_environment", str(failed)) from failed
     known = environment.ready(*asked)
     return {"ready": known._asdict() if known else None}
@@ -189,7 +189,7 @@ def supervise(workspace: str, run_id: str) -> int:
 
 def prepare(workspace: str, run_id: str) -> int:
     """Make the environment a run asks for and note its Python in the run's folder."""
-    from . import environment, installer, process
+    from . import environment, narrated, process
     from .atomic import write_json
     from .lock import shared
     from .run import Run
@@ -209,7 +209,7 @@ def prepare(workspace: str, run_id: str) -> int:
             reason = f"{prepared.python} was removed meanwhile"
         except Refused as refused:  # somebody cleans up; it can't be for long
             reason = refused.message
-        except (installer.Failed, OSError) as failed:
+        except (narrated.Failed, OSError) as failed:
             reason = str(failed)
             break
         say(f"{reason}; once more")
