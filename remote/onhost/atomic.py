@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from typing import Any
+from typing import Any, Dict
 
 
 def write_json(path: str, value: Any) -> None:
@@ -32,3 +32,12 @@ def read_json(path: str) -> Any:
             return json.load(file)
     except FileNotFoundError:
         return None
+
+
+def read_object(path: str) -> Dict[str, Any]:
+    """The JSON object in `path`, an empty one where there is none that can be read."""
+    try:
+        value = read_json(path)
+    except (ValueError, OSError, RecursionError):
+        return {}
+    return value if isinstance(value, dict) else {}

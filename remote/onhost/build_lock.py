@@ -19,7 +19,8 @@ TOLD_EVERY_S = 30.0
 if os.name == "nt":
     import msvcrt
 
-    def _taken(descriptor: int) -> bool:
+    def taken(descriptor: int) -> bool:
+        """Whether nobody else has this lock; it is ours then, until the last copy of the descriptor is closed."""
         os.lseek(descriptor, 0, os.SEEK_SET)
         try:
             msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined,unused-ignore]
@@ -30,7 +31,8 @@ if os.name == "nt":
 else:
     import fcntl
 
-    def _taken(descriptor: int) -> bool:
+    def taken(descriptor: int) -> bool:
+        """Whether nobody else has this lock; it is ours then, until the last copy of the descriptor is closed."""
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -48,7 +50,7 @@ def held(path: str, waiting: Callable[[float], None]) -> Iterator[int]:
     try:
         started = time.monotonic()
         told = started - TOLD_EVERY_S
-        while not _taken(descriptor):
+        while not taken(descriptor):
             if time.monotonic() - told >= TOLD_EVERY_S:
                 told = time.monotonic()
                 waiting(told - started)
@@ -63,7 +65,7 @@ def held_if_free(path: str) -> Iterator[bool]:
     """Whether nobody builds there; then nobody begins to inside the block."""
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o666)
     try:
-        yield _taken(descriptor)
+        yield taken(descriptor)
     finally:
         os.close(descriptor)
 

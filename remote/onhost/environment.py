@@ -30,7 +30,7 @@ from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tu
 
 from . import accelerator, build_lock, installer, interpreter, own_python
 from .accelerator import Accelerator
-from .atomic import read_json, write_json
+from .atomic import read_json, read_object, write_json
 from .installer import Installer
 from .interpreter import Interpreter, Need, shielded
 from .narrated import Failed, Say
@@ -429,13 +429,9 @@ def _chosen(workspace: str, recipe: Dict[str, Any]) -> str:
 
 def _marked(marker: str) -> Optional[Dict[str, Any]]:
     """What the marker says of an environment that is there; None where there is none."""
-    try:
-        done = read_json(marker)
-        if isinstance(done["proofs"], list) and os.path.exists(str(done["python"])):
-            return dict(done)
-    except (ValueError, TypeError, KeyError):
-        pass
-    return None
+    done = read_object(marker)
+    is_whole = isinstance(done.get("proofs"), list) and os.path.exists(str(done.get("python", "")))
+    return done if is_whole else None
 
 
 def _remove(folder: str) -> None:

@@ -8,7 +8,7 @@ import time
 from typing import Any, Dict, List, Sequence
 
 from . import build_lock, inventory, lock, needs, removal
-from .atomic import read_json
+from .atomic import read_object
 from .environment import MARKER
 from .inventory import Entry
 from .refused import Refused
@@ -56,11 +56,7 @@ def _row(
 ) -> Dict[str, Any]:
     key = os.path.basename(entry.path)
     marker = os.path.join(workspace, entry.path, MARKER)
-    try:
-        told = read_json(marker)
-    except (ValueError, OSError):
-        told = None
-    told = told if isinstance(told, dict) else {}
+    told = read_object(marker)
     used = used_at.get(key) or told.get("built_at")
     state = "ready" if told else "building" if build_lock.is_held(_lock(workspace, key)) else "unfinished"
     return {

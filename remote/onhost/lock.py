@@ -12,12 +12,12 @@ import time
 from contextlib import contextmanager
 from typing import Iterator
 
+from .build_lock import WITHOUT_LOCKS
 from .refused import Refused
 
 NAME = ".lock"
 SHARED_WAIT_S = 30.0
 POLL_S = 0.05
-WITHOUT_LOCKS = (errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK, errno.ENOSYS)
 FULL = (errno.ENOSPC, errno.EDQUOT)
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from typing import Any, Callable, Dict, FrozenSet, Optional, Sequence, Set, Tuple
+from typing import Callable, Dict, FrozenSet, Optional, Sequence, Set, Tuple
 
 from . import build_lock
-from .atomic import read_json
+from .atomic import read_object
+from .environment import MARKER, USED
 from .inventory import Entry, Standing, files, names
 
 DAY_S = 24 * 3600
@@ -53,7 +54,7 @@ def reasons(
     is_building = "being built" in [found[path] for path in environments]
     bases = {_base(workspace, path) for path in environments}
     judge("python", lambda entry: "being built" if is_building else _python(workspace, entry, bases))
-    built_at = [_mtime(os.path.join(workspace, one.path, "ready.json")) for one in entries if one.kind == "environment"]
+    built_at = [_mtime(os.path.join(workspace, one.path, MARKER)) for one in entries if one.kind == "environment"]
     downloads_idle_s = time.time() - max(built_at, default=0.0)
     is_wanted = is_building or downloads_idle_s < ENVIRONMENT_KEPT_S
     judge("downloads", lambda entry: "recent" if is_wanted else recent(entry))
@@ -66,7 +67,7 @@ def reasons(
 def pass_on(workspace: str, runs: Sequence[str]) -> None:
     """Note at each environment when it was used last, for these runs that say so are about to go."""
     for key, used_at in environments_used(workspace, runs).items():
-        marker = os.path.join(workspace, "envs", key, "ready.json")
+        marker = os.path.join(workspace, "envs", key, MARKER)
         if 0 < _mtime(marker) < used_at:
             with contextlib.suppress(OSError):
                 os.utime(marker, (used_at, used_at))
@@ -75,8 +76,7 @@ def pass_on(workspace: str, runs: Sequence[str]) -> None:
 def _run(workspace: str, standing: Standing, pulled: FrozenSet[str]) -> str:
     if standing.is_live:
         return "live"
-    plan = _json(workspace, "runs", standing.run_id, "plan.json")
-    if isinstance(plan, dict) and plan.get("only_prepares") is True:
+    if read_object(os.path.join(workspace, "runs", standing.run_id, "plan.json")).get("only_prepares") is True:
         return ""  # it made nothing that could be pulled
     if standing.state == "unknown":
         return "unreadable"
@@ -108,8 +108,8 @@ def _environment(workspace: str, entry: Entry, named: Set[str], used_at: Dict[st
     if build_lock.is_held(os.path.join(workspace, entry.path + ".lock")):
         return "being built"
     folder = os.path.join(workspace, entry.path)
-    ready_at = _mtime(os.path.join(folder, "ready.json")) or _mtime(folder)  # without its marker a build was cut off
-    ready_at = max(ready_at, _mtime(os.path.join(folder, "used")))
+    ready_at = _mtime(os.path.join(folder, MARKER)) or _mtime(folder)  # without its marker a build was cut off
+    ready_at = max(ready_at, _mtime(os.path.join(folder, USED)))
     return "recent" if time.time() - max(ready_at, used_at.get(key, 0.0)) < ENVIRONMENT_KEPT_S else ""
 
 
@@ -119,21 +119,19 @@ def _python(workspace: str, entry: Entry, bases: Set[str]) -> str:
         return "being built"
     if any(base.startswith(os.path.realpath(folder) + os.sep) for base in bases):
         return "used by an environment"
-    taken_at = _mtime(os.path.join(folder, "ready.json")) or _mtime(folder)
+    taken_at = _mtime(os.path.join(folder, MARKER)) or _mtime(folder)
     return "recent" if time.time() - taken_at < DAY_S else ""  # an environment may be about to be built on it
 
 
 def _base(workspace: str, environment: str) -> str:
     """The folder of the Python that an environment is built on, empty where it does not say."""
-    told = _json(workspace, environment, "ready.json")
-    base = str(told.get("base", "")) if isinstance(told, dict) else ""
+    base = str(read_object(os.path.join(workspace, environment, MARKER)).get("base", ""))
     return os.path.realpath(os.path.dirname(base)) if base else ""
 
 
 def environment_of(workspace: str, run: str) -> str:
     """The key of the environment that a run (`runs/<id>`) was given, empty where it has none."""
-    prepared = _json(workspace, run, "environment.json")
-    return str(prepared.get("key", "")) if isinstance(prepared, dict) else ""
+    return str(read_object(os.path.join(workspace, run, "environment.json")).get("key", ""))
 
 
 def environments_used(workspace: str, runs: Optional[Sequence[str]] = None) -> Dict[str, float]:
@@ -145,13 +143,6 @@ def environments_used(workspace: str, runs: Optional[Sequence[str]] = None) -> D
             given_at = _mtime(os.path.join(workspace, run, "environment.json"))
             found[key] = max(found.get(key, 0.0), given_at)
     return found
-
-
-def _json(*path: str) -> Any:
-    try:
-        return read_json(os.path.join(*path))
-    except (ValueError, OSError):
-        return None
 
 
 def _mtime(path: str) -> float:

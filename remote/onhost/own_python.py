@@ -16,7 +16,7 @@ from functools import partial
 from typing import Callable, Dict, Iterator, List, Mapping, NamedTuple, Sequence, Tuple
 
 from . import build_lock, installer, interpreter, narrated
-from .atomic import read_json, write_json
+from .atomic import read_object, write_json
 from .narrated import Failed, Say
 
 FOLDER = "pythons"
@@ -43,11 +43,7 @@ class Tools(NamedTuple):
 
 def ready(pythons: str, version: str) -> str:
     """The Python of that version that is there already, empty where there is none."""
-    try:
-        done = read_json(os.path.join(pythons, version, MARKER))
-    except (ValueError, OSError):
-        return ""
-    python = str(done.get("python", "")) if isinstance(done, dict) else ""
+    python = str(read_object(os.path.join(pythons, version, MARKER)).get("python", ""))
     return python if os.path.exists(python) else ""
 
 

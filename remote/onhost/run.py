@@ -14,7 +14,7 @@ import time
 from typing import Any, Dict, Iterator, List, Optional
 
 from . import process
-from .atomic import read_json, write_json
+from .atomic import read_json, read_object, write_json
 from .refused import Refused
 from .states import FINAL
 
@@ -58,10 +58,10 @@ class Run:
 
     def take(self, name: str) -> Dict[str, Any]:
         """What a small file of this run holds, which is gone then; nothing where it can't be read."""
-        found = _read(self.path(name))
+        found = read_object(self.path(name))
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self.path(name))
-        return found if isinstance(found, dict) else {}
+        return found
 
     def supervisor(self) -> Optional[Dict[str, Any]]:
         """Identity of the supervising process, None before it started."""

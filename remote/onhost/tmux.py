@@ -7,7 +7,6 @@ tried again before the machine restarts.  What the installers say goes to a file
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import re
 import shutil
@@ -16,9 +15,8 @@ import subprocess
 import time
 from typing import IO, Dict, List, Mapping, NamedTuple, Optional, Tuple
 
-from . import process
+from . import build_lock, process
 from .atomic import read_json, write_json
-from .lock import WITHOUT_LOCKS
 
 LIMIT_S = 30.0
 POLL_S = 0.1
@@ -92,18 +90,11 @@ def _remembered(folder: str, found: Found) -> Found:
 
 def _locked(log: IO[bytes], deadline: float) -> bool:
     """Whether nobody else installs.  An installation that outlives its launch has the file open, and keeps the lock."""
-    while True:
-        try:
-            fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return True
-        except BlockingIOError:
-            if time.monotonic() >= deadline:
-                return False
-        except OSError as error:
-            if error.errno in WITHOUT_LOCKS:
-                return True
-            raise
+    while not build_lock.taken(log.fileno()):
+        if time.monotonic() >= deadline:
+            return False
         time.sleep(POLL_S)
+    return True
 
 
 def _installed(folder: str, log: IO[bytes], deadline: float) -> Found:
