@@ -53,6 +53,19 @@ push_model_option = click.option(
 yes_option = click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 
 
+def spec_and_host(command: F) -> F:
+    """What is sent, and where to."""
+    command = click.option("--host", required=True, help="A saved host, an address, or `local`.")(command)
+    return click.argument("spec", type=click.Path(path_type=Path))(command)
+
+
+def sending_options(command: F) -> F:
+    """How what the host lacks comes there, every key of the spec, and --json."""
+    for option in (json_option, spec_options, offline_wheels_option, push_model_option):
+        command = option(command)
+    return command
+
+
 def spec_options(command: F) -> F:
     """A flag for every key of the spec."""
     from jobs.spec import option_fields

@@ -81,6 +81,8 @@ class Image:
             "wheels": str(wheels),
         }  # fmt: skip
         self.said = []
+        self.runner = sys.executable
+        """The Python that carries out our program there."""
 
     @property
     def env(self):
@@ -119,7 +121,7 @@ class Image:
         plan = {"protocol": 1, "run_id": RUN, "environment": self.recipe | recipe, "files": files}
         (self.root / "plan.json").write_text(json.dumps(plan))
         return subprocess.Popen(
-            [sys.executable, "-I", str(self.program), "prepare", str(self.workspace), RUN],
+            [self.runner, "-I", str(self.program), "prepare", str(self.workspace), RUN],
             env=self.env,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,

@@ -23,7 +23,7 @@ from remote.onhost import clean, environment, own_python
 from remote.onhost.narrated import Failed
 from tests.connected import alive, eventually, folder_of_programs
 from tests.python_mirror import MINOR, VERSION, archived, serving
-from tests.test_environment import RUN, Image, children, ended, wheel
+from tests.test_environment import Image, children, ended, wheel
 
 DAY_S = 24 * 3600
 OLD = next(
@@ -56,6 +56,7 @@ class OldImage(Image):
         folder_of_programs(self.bin, "mkdir", "ln")
         self.more = {"UV_HTTP_RETRIES": "0", "UV_PYTHON_DOWNLOADS": "never"}
         self.uv = uv
+        self.runner = OLD
         self.recipe |= {"own_python": MINOR, "uv": recipes.UV}
         self.add("python3", f'exec "{OLD}" "$@"')
 
@@ -68,18 +69,8 @@ class OldImage(Image):
         return self.workspace / "pythons"
 
     def start(self, **recipe):
-        plan = {"protocol": 1, "run_id": RUN, "environment": self.recipe | recipe, "files": {"result": "result.json"}}
         (self.root / "result.json").unlink(missing_ok=True)
-        (self.root / "plan.json").write_text(json.dumps(plan))
-        return subprocess.Popen(
-            [OLD, "-I", str(self.program), "prepare", str(self.workspace), RUN],
-            env=self.env,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            start_new_session=True,
-        )
+        return super().start(**recipe)
 
     def add_uv(self):
         (self.bin / "uv").symlink_to(self.uv)

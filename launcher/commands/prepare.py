@@ -8,17 +8,13 @@ from typing import Any
 import click
 
 from launcher.app import App
-from launcher.options import json_option, offline_wheels_option, push_model_option, spec_options
+from launcher.options import sending_options, spec_and_host
 from launcher.output import Output
 
 
 @click.command("prepare")
-@click.argument("spec", type=click.Path(path_type=Path))
-@click.option("--host", required=True, help="A saved host, an address, or `local`.")
-@push_model_option
-@offline_wheels_option
-@spec_options
-@json_option
+@spec_and_host
+@sending_options
 @click.pass_obj
 def command(
     app: App, /, spec: Path, host: str, push_model: bool, offline_wheels: bool, as_json: bool, **flags: Any

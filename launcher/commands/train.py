@@ -9,20 +9,16 @@ from typing import Any
 import click
 
 from launcher.app import App
-from launcher.options import json_option, offline_wheels_option, push_model_option, spec_options
+from launcher.options import sending_options, spec_and_host
 from launcher.output import Output
 
 
 @click.command("train")
-@click.argument("spec", type=click.Path(path_type=Path))
-@click.option("--host", required=True, help="A saved host, an address, or `local`.")
+@spec_and_host
 @click.option("-d", "--detach", is_flag=True, help="Start it and come back at once.")
 @click.option("--dry-run", is_flag=True, help="Check everything, here and there, and print the plan; nothing is sent.")
 @click.option("--force", is_flag=True, help="Go on in spite of what was found on the host.")
-@push_model_option
-@offline_wheels_option
-@spec_options
-@json_option
+@sending_options
 @click.pass_obj
 def command(
     app: App,
