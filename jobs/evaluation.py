@@ -110,7 +110,7 @@ def write_home(run: RunDirectory, folder: Path, evaluated: Evaluated, facts: dic
 
 
 def infer(
-    run: RunDirectory, base_folder: Path, texts: Sequence[str], trained: Trained, tokens_per_batch: int
+    run: RunDirectory, base_folder: Path, texts: Sequence[str], trained: Trained, tokens_per_batch: int | str
 ) -> NDArray[np.float32]:
     """(N, C) float32 logits of the adapter on disk, base in float32 on the CPU, as kept on a GPU."""
     import torch
@@ -124,7 +124,7 @@ def infer(
     model = adapter.load(base_folder, run.adapter, dtype=dtype, id2label=id2label).to(torch.device(device))
     tokenizer = adapter.load_tokenizer(run.adapter)
     token_ids = models.encode(tokenizer, texts, trained.max_length)
-    return inference.logits(model, token_ids, tokens_per_batch=tokens_per_batch)
+    return inference.logits(model, token_ids, tokens_per_batch=inference.budget(tokens_per_batch, device))
 
 
 def read_trained(run: RunDirectory) -> Trained:

@@ -163,9 +163,8 @@ def validate(
     model: PeftModel, rows: Encoded, step: int, epoch: float, spec: Spec, parallel: inference.Parallel
 ) -> Evaluation:
     """Loss and accuracy on validation rows.  Raises JobError when the loss is not finite."""
-    logits = inference.logits(
-        model, rows.token_ids, tokens_per_batch=spec.tokens_per_batch, parallel=parallel
-    )  # (N, C)
+    budget = inference.budget(spec.tokens_per_batch, models.head_of(model).weight.device)
+    logits = inference.logits(model, rows.token_ids, tokens_per_batch=budget, parallel=parallel)  # (N, C)
     found = scores(logits, rows.label_ids)
     loss = finite(found["loss"], f"validation loss is not finite at step {step}")
     return Evaluation(step, epoch, loss, found["accuracy"])
@@ -207,10 +206,11 @@ def scores(logits: NDArray[np.float32], label_ids: NDArray[np.int64]) -> dict[st
 
 def _steps(rows: Encoded, steps: int, steps_per_epoch: int, spec: Spec, lanes: int) -> Iterator[list[batches.Indices]]:
     """The micro-batches of `steps` optimizer steps, epoch after epoch, each in another order."""
+    tokens_per_batch = spec.tokens_per_batch if isinstance(spec.tokens_per_batch, int) else 4096
     for epoch in range(math.ceil(steps / steps_per_epoch)):
         left = steps - epoch * steps_per_epoch
         yield from batches.training_steps(
-            rows.lengths, spec.train_batch_size, spec.tokens_per_batch, seed=spec.seed, epoch=epoch, lanes=lanes
+            rows.lengths, spec.train_batch_size, tokens_per_batch, seed=spec.seed, epoch=epoch, lanes=lanes
         )[:left]
 
 

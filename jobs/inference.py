@@ -16,14 +16,23 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from jobs import batches
+from jobs import batches, memory
 from jobs import model as models
+from jobs.errors import JobError
+from jobs.log_line import say
 
 Progress = Callable[[int, int], None]
 """Called after each batch with the rows done and the rows in all."""
 
 Parallel = Callable[..., Iterator[Any]]
 """As `map`: the answers of a function to an iterable's items, in their order."""
+
+
+def budget(asked: int | str, device: torch.device) -> int:
+    """Padded tokens of a forward pass: what the spec asks for; of `auto` one that fills the device, and may not fit."""
+    if isinstance(asked, int):
+        return asked
+    return 65_536 if device.type == "cuda" else 4096
 
 
 def pooled_features(
@@ -87,7 +96,19 @@ def _rows(
 
     @torch.inference_mode()
     def answer_batch(rows: batches.Indices) -> Tensor:
-        return answer(torch.from_numpy(batches.padded(token_ids, rows, pad_id)).to(device)).float()  # (B, K)
+        try:
+            return answer(torch.from_numpy(batches.padded(token_ids, rows, pad_id)).to(device)).float()  # (B, K)
+        except (RuntimeError, MemoryError) as error:
+            if not memory.is_out(error):
+                raise
+            if len(rows) == 1:
+                raise JobError(
+                    f"out of memory with a single row of {lengths[rows[0]]} tokens", hint="a lower max_length"
+                ) from error
+        memory.give_back()  # out here, where the exception no longer holds what was computed
+        say(f"out of memory with {len(rows)} rows of up to {lengths[rows].max()} tokens; going on with half of them")
+        half = len(rows) // 2
+        return torch.cat([answer_batch(rows[:half]), answer_batch(rows[half:])])
 
     answers = []
     done = 0

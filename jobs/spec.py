@@ -14,6 +14,12 @@ from jobs.errors import SpecError
 
 HEAD_STARTS = ("probe", "random")
 SCHEDULES = ("cosine", "linear", "constant")
+METRICS = ("loss", "accuracy", "balanced_accuracy", "f1", "mcc")
+BASELINES = ("majority", "tfidf", "frozen")
+TRACKERS = ("tensorboard", "wandb")
+AUTO = "auto"
+ALL_LINEAR = "all-linear"
+TEXT = "{text}"
 
 
 @dataclass(frozen=True)
@@ -38,8 +44,18 @@ def _choice(default: str, choices: tuple[str, ...], help: str) -> Any:
     return field(default=default, metadata={"choices": choices, "help": help})
 
 
+def _auto(default: int | str, low: int, high: int, help: str) -> Any:
+    """A whole number, or `auto`."""
+    return field(default=default, metadata={"low": low, "high": high, "auto": True, "help": help})
+
+
 def _text(default: str, help: str) -> Any:
     return field(default=default, metadata={"help": help})
+
+
+def _words(default: tuple[str, ...], help: str, choices: tuple[str, ...] = ()) -> Any:
+    """A list of words; as a flag separated by commas.  `none` is the empty list."""
+    return field(default=default, metadata={"words": True, "allowed": choices, "help": help})
 
 
 @dataclass(frozen=True)
@@ -58,15 +74,29 @@ class Spec:
     warmup_ratio: float = _number(0.06, 0.0, 1.0, "share of the steps spent warming up")
     lr_scheduler_type: str = _choice("cosine", SCHEDULES, "after the warm-up")
     max_grad_norm: float = _number(1.0, 0.0, 1e6, "gradients are clipped to this norm; 0 is off")
-    train_batch_size: int = _number(32, 1, 65536, "rows per optimizer step")
-    tokens_per_batch: int = _number(4096, 16, 10_000_000, "padded tokens per forward pass")
+    label_smoothing_factor: float = _number(0.0, 0.0, 0.99, "share of each label given to all classes alike")
+    class_weights: str = _choice("none", ("none", "balanced"), "balanced: rare classes count for more in the loss")
+    metric_for_best_model: str = _choice("loss", METRICS, "on validation; f1 is macro")
+    early_stopping_patience: int = _number(
+        0, 0, 10_000, "stop after so many evaluations without a better one; 0: never"
+    )
+    train_batch_size: int = _number(32, 1, 65536, "rows per optimizer step, of all GPUs together")
+    tokens_per_batch: int | str = _auto(AUTO, 16, 10_000_000, "padded tokens per forward pass; auto: by a trial")
     max_length: int = _number(256, 4, 131_072, "tokens; longer texts are cut")
+    prompt_template: str = _text(TEXT, "what the model reads; {text} stands for the text, \\n for a new line")
     lora_r: int = _number(16, 1, 4096, "rank")
     lora_alpha: float = _number(16.0, 0.0, 65536, "LoRA's alpha")
     lora_dropout: float = _number(0.0, 0.0, 0.99, "dropout in front of LoRA")
     use_rslora: bool = field(default=True, metadata={"help": "scale by alpha / sqrt(r)"})
+    target_modules: tuple[str, ...] = _words((ALL_LINEAR,), "names of the layers LoRA is laid around, or all-linear")
+    modules_to_save: tuple[str, ...] = _words((), "names of modules trained whole, beside the head")
     head_start: str = _choice("probe", HEAD_STARTS, "classification head: linear probe on the frozen base, or random")
     bf16: str = _choice("auto", ("auto", "yes", "no"), "base in bf16 (auto: on a GPU that has it)")
+    baselines: tuple[str, ...] = _words(BASELINES, "what to compare with, on the same rows", BASELINES)
+    gpus: int | str = _auto(AUTO, 1, 64, "GPUs of one machine; auto: all of them")
+    report_to: tuple[str, ...] = _words((), "trackers", TRACKERS)
+    price: float = _number(0.0, 0.0, 1e6, "of an hour of the machine, to tell what the run costs")
+    max_cost: float = _number(0.0, 0.0, 1e9, "stop before a training that would cost more than this; 0: no limit")
     seed: int = _number(42, 0, 2**32 - 1, "of everything random")
 
     def to_json(self) -> dict[str, Any]:
@@ -114,6 +144,8 @@ def from_mapping(document: Mapping[Any, Any], *, origin: str = "spec") -> Spec:
     for name, known_field in known.items():
         if name not in document and known_field.default is dataclasses.MISSING:
             problems.append(f"{name}: missing")
+    if values.get("max_cost") and not values.get("price"):
+        problems.append("max_cost: needs the price of an hour: price")
     if problems:
         raise SpecError(origin, problems, hint=f"allowed keys: {_allowed()}")
     return Spec(**values)
@@ -133,29 +165,62 @@ def _value(known: dataclasses.Field[Any], value: Any, problems: list[str]) -> An
             problems.append(f"{known.name}: true or false, not {value!r}")
         return value
     if "choices" in limits:
-        # YAML reads a bare yes/no as a boolean; both spellings mean the same here.
+        # YAML reads a bare yes/no as a boolean, and none as nothing.
+        value = "none" if value is None and "none" in limits["choices"] else value
         value = {True: "yes", False: "no"}.get(value, value) if isinstance(value, bool) else value
         if value not in limits["choices"]:
             problems.append(f"{known.name}: one of {', '.join(limits['choices'])}, not {value!r}")
         return value
-    if kind in ("int", "float"):
-        return _numeric(known, value, problems)
-    if not isinstance(value, str) or not value.strip() or any(ord(c) < 32 for c in value) or len(value) > 4096:
+    if "words" in limits:
+        return _word_list(known, value, problems)
+    if "low" in limits:
+        return value if "auto" in limits and value == AUTO else _numeric(known, value, problems)
+    if known.name == "prompt_template":
+        return _template(value, problems)
+    if not _is_line(value):
         problems.append(f"{known.name}: a line of text, not {value!r}")
     return value
 
 
+def _is_line(value: Any) -> bool:
+    return isinstance(value, str) and bool(value.strip()) and not any(ord(c) < 32 for c in value) and len(value) <= 4096
+
+
+def _template(value: Any, problems: list[str]) -> Any:
+    if not isinstance(value, str) or value.count(TEXT) != 1 or len(value) > 65536 or "\0" in value:
+        problems.append(f"prompt_template: a text with {TEXT} in it once, not {value!r:.200}")
+        return value
+    return value.replace("\\n", "\n")  # as a flag it can't hold a new line
+
+
+def _word_list(known: dataclasses.Field[Any], value: Any, problems: list[str]) -> Any:
+    """A tuple of lines without repeats, from a list or from a text with commas."""
+    if value in (None, "none", ["none"]):
+        return ()
+    words = [word.strip() for word in value.split(",")] if isinstance(value, str) else value
+    if not isinstance(words, list | tuple) or not all(map(_is_line, words)):
+        problems.append(f"{known.name}: a list of words, not {value!r}")
+        return value
+    allowed = known.metadata["allowed"]
+    if wrong := [word for word in words if allowed and word not in allowed]:
+        problems.append(f"{known.name}: of {', '.join(allowed)}, not {', '.join(wrong)}")
+    return tuple(dict.fromkeys(words))
+
+
 def _numeric(known: dataclasses.Field[Any], value: Any, problems: list[str]) -> Any:
     low, high = known.metadata["low"], known.metadata["high"]
+    if known.name == "price" and isinstance(value, str):
+        value = value.strip().removesuffix("/h")  # as it is written on a price list
     if isinstance(value, str):  # YAML 1.1 reads 2e-4 as text
         try:
             value = float(value)
         except ValueError:
             pass
-    whole = known.type == "int"
+    whole = known.type != "float"
     wrong_type = isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value)
     if wrong_type or (whole and value != int(value)):
-        problems.append(f"{known.name}: a {'whole ' if whole else ''}number, not {value!r}")
+        or_auto = " or auto" if "auto" in known.metadata else ""
+        problems.append(f"{known.name}: a {'whole ' if whole else ''}number{or_auto}, not {value!r}")
         return value
     if not low <= value <= high:
         problems.append(f"{known.name}: between {low:g} and {high:g}, not {value:g}")

@@ -78,7 +78,9 @@ def train(root: Path) -> None:
         # Features do not change while the base is frozen: computed once, they fit the head that LoRA starts from.
         some = _at_most(head.MAX_ROWS, len(train_rows.token_ids), spec.seed)
         train_features, validation_features, test_features = (
-            inference.pooled_features(base, token_ids, tokens_per_batch=spec.tokens_per_batch)  # (N, H)
+            inference.pooled_features(
+                base, token_ids, tokens_per_batch=inference.budget(spec.tokens_per_batch, device)
+            )  # (N, H)
             for token_ids in (
                 [train_rows.token_ids[row] for row in some],
                 validation_rows.token_ids,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jobs.errors import SpecError
@@ -32,6 +32,33 @@ def test_numbers_that_yaml_reads_as_text_and_flags_over_them(tmp_path: Path) -> 
     assert load(path).learning_rate == 2e-4
     assert load(path).bf16 == "no"
     assert load(path, {"learning_rate": "1e-3", "seed": "7"}) == load(path, {"learning_rate": 1e-3, "seed": 7})
+
+
+def test_words_and_auto_as_flags_and_as_lists() -> None:
+    given = {**SMALLEST, "target_modules": "q_proj, v_proj", "baselines": ["majority"], "report_to": "none"}
+    spec = from_mapping({**given, "tokens_per_batch": "auto", "gpus": "2", "price": "1.98/h", "max_cost": 20})
+    assert (spec.target_modules, spec.baselines, spec.report_to) == (("q_proj", "v_proj"), ("majority",), ())
+    assert (spec.tokens_per_batch, spec.gpus, spec.price) == ("auto", 2, 1.98)
+    assert (
+        from_mapping({**SMALLEST, "prompt_template": "评价：{text}\\n情感："}).prompt_template == "评价：{text}\n情感："
+    )
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "says"),
+    [
+        ("prompt_template", "no text", "with {text} in it once"),
+        ("prompt_template", "{text}{text}", "with {text} in it once"),
+        ("baselines", "frozen,magic", "of majority, tfidf, frozen, not magic"),
+        ("report_to", [1], "a list of words"),
+        ("gpus", "many", "a whole number or auto"),
+        ("max_cost", 5, "needs the price"),
+        ("price", "dear", "price: a number"),
+    ],
+)
+def test_what_words_auto_and_templates_refuse(key: str, value: object, says: str) -> None:
+    with pytest.raises(SpecError, match=says):
+        from_mapping({**SMALLEST, key: value})
 
 
 def test_every_problem_is_reported_at_once_with_the_allowed_keys(tmp_path: Path) -> None:
@@ -71,6 +98,7 @@ def test_a_missing_file_and_bytes_that_are_not_text(tmp_path: Path) -> None:
         load(tmp_path / "gbk.yaml")
 
 
+@settings(deadline=None)  # the first example imports YAML's tables and more
 @given(
     st.dictionaries(
         st.sampled_from([f.name for f in option_fields()] + ["x"]),
