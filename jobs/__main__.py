@@ -16,6 +16,7 @@ from jobs import atomic, manifest, submission
 from jobs.errors import JobError
 from jobs.events import EventLog
 from jobs.run_directory import PROTOCOL, RunDirectory
+from jobs.stopping import EXIT_STATUS, Stopped
 
 
 def fetch(run: RunDirectory, options: argparse.Namespace) -> dict[str, Any]:
@@ -28,9 +29,13 @@ def fetch(run: RunDirectory, options: argparse.Namespace) -> dict[str, Any]:
 
 def train(run: RunDirectory, options: argparse.Namespace) -> dict[str, Any]:
     """Train, save, and store probes of the trained model."""
-    from jobs import training
+    from jobs import ranks, training
 
-    training.train(run.root)
+    count = 1 if ranks.is_one_of_several() else ranks.wanted(submission.load(run.spec).spec.gpus)
+    if count == 1:
+        training.train(run.root)
+    elif status := ranks.start(count, run.root):
+        raise JobError(f"training on {count} GPUs ended with status {status}: the lines above say why")
     return {}
 
 
@@ -106,6 +111,10 @@ def main(argv: list[str] | None = None) -> int:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         outcome: dict[str, Any] = {"ok": True, "data": VERBS[options.verb](options.run, options)}
+    except Stopped as error:
+        # Who asked writes the result, with the reason.
+        print(error.message, flush=True)
+        return EXIT_STATUS
     except JobError as error:
         print(f"error: {error.message}" + (f"\nhint: {error.hint}" if error.hint else ""), flush=True)
         outcome = {"ok": False, "error": {"code": error.code, "message": error.message, "hint": error.hint}}

@@ -44,3 +44,14 @@ def new_file(path: Path) -> Iterator[IO[bytes]]:
         with contextlib.suppress(OSError):
             temporary.unlink()
         raise
+
+
+def flush(path: Path) -> None:
+    """Have the file or folder on the disk.  Raises OSError."""
+    if path.is_dir() and os.name != "posix":
+        return  # Windows can't open a folder
+    descriptor = os.open(path, os.O_RDONLY if os.name == "posix" else os.O_RDWR)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -25,13 +25,26 @@ class Average:
         self._averages: list[Tensor] = [parameter.detach().clone() for parameter in parameters]
         self._updates = 0
 
+    @property
+    def weights(self) -> list[Tensor]:
+        """The average, in the order of the parameters."""
+        return self._averages
+
+    @property
+    def updates(self) -> int:
+        """How many weights it has taken in."""
+        return self._updates
+
+    def restore(self, weights: list[Tensor], updates: int) -> None:
+        """Be as it was when it had these."""
+        self._averages, self._updates = weights, updates
+
     @torch.no_grad()
     def update(self) -> None:
         """Take in the weights as they are now."""
         self._updates += 1
         new = max(1 / self.MOST_STEPS, 9 / (9 + self._updates))  # the newest weights' share
-        for average, parameter in zip(self._averages, self._parameters, strict=True):
-            average.lerp_(parameter, new)
+        torch._foreach_lerp_(self._averages, [parameter.detach() for parameter in self._parameters], new)
 
     @contextlib.contextmanager
     def in_place(self) -> Iterator[None]:

@@ -35,6 +35,11 @@ def budget(asked: int | str, device: torch.device) -> int:
     return 65_536 if device.type == "cuda" else 4096
 
 
+def on_device(tensor: Tensor, device: torch.device) -> Tensor:
+    """`tensor` of this machine's memory over there; a GPU is not waited for."""
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
+
+
 def pooled_features(
     model: nn.Module, token_ids: models.TokenIds, *, tokens_per_batch: int, progress: Progress | None = None
 ) -> NDArray[np.float32]:
@@ -97,7 +102,9 @@ def _rows(
     @torch.inference_mode()
     def answer_batch(rows: batches.Indices) -> Tensor:
         try:
-            return answer(torch.from_numpy(batches.padded(token_ids, rows, pad_id)).to(device)).float()  # (B, K)
+            return answer(
+                on_device(torch.from_numpy(batches.padded(token_ids, rows, pad_id)), device)
+            ).float()  # (B, K)
         except (RuntimeError, MemoryError) as error:
             if not memory.is_out(error):
                 raise

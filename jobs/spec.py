@@ -80,6 +80,7 @@ class Spec:
     early_stopping_patience: int = _number(
         0, 0, 10_000, "stop after so many evaluations without a better one; 0: never"
     )
+    save_steps: int | str = _auto(AUTO, 1, 10_000_000, "steps between checkpoints; auto: about a minute")
     train_batch_size: int = _number(32, 1, 65536, "rows per optimizer step, of all GPUs together")
     tokens_per_batch: int | str = _auto(AUTO, 16, 10_000_000, "padded tokens per forward pass; auto: by a trial")
     max_length: int = _number(256, 4, 131_072, "tokens; longer texts are cut")

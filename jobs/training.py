@@ -1,53 +1,70 @@
 """The training of one run, from its folder to its adapter.
 
-Read `train` from top to bottom: data, base, frozen head, baselines, LoRA, what is saved.  Owns the optimizer loop and
-what is recorded of it; evaluating and verifying what was saved is for a fresh process.
+Read `_train` from top to bottom: data, base, frozen head, baselines, LoRA, what is saved.  Owns the order of things and
+what is recorded of them; evaluating and verifying what was saved is for a fresh process.
 """
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import importlib.metadata
+import json
 import math
 import platform
+import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from jobs import adapter, atomic, base_model, baselines, data, head, inference, probes
+from jobs import adapter, atomic, base_model, baselines, batches, data, head, inference, memory, probes, ranks
 from jobs import model as models
+from jobs.checkpoint import Checkpoints
 from jobs.events import EventLog
 from jobs.fitting import Encoded, fit, scores
 from jobs.log_line import in_words, say
 from jobs.run_directory import RunDirectory
+from jobs.spec import Spec
+from jobs.submission import Submission
 from jobs.submission import load as load_submission
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 PROBE_TEXTS = 64
 TEXTS_COMPARED = 200
 LIBRARIES = ("torch", "transformers", "peft", "safetensors", "tokenizers", "scikit-learn", "numpy")
 
 LOSSES_KEPT = 200
+ENCODED_AT_ONCE = 10_000
+NOT_OF_THE_TRAINING = ("name", "price", "max_cost", "report_to", "save_steps", "gpus")
 
 
 def train(root: Path) -> None:
     """Train the run in the folder `root`: adapter, probes, baselines and figures are in its artifacts afterwards.
 
-    Raises DataError and JobError; nothing that failed leaves an adapter behind.
+    Goes on from the newest checkpoint that is there.  Under torchrun every process calls this; the first one alone
+    speaks and writes.  Raises DataError and JobError; nothing that failed leaves an adapter behind.
     """
-    run, clock = RunDirectory(root), Clock()
-    submission = load_submission(run.spec)
+    with ranks.joined() as among:
+        _train(RunDirectory(root), among)
+
+
+def _train(run: RunDirectory, among: ranks.Ranks) -> None:
+    clock, submission = Clock(), load_submission(run.spec)
     spec, events = submission.spec, EventLog(run.events)
+    tell = say if among.is_first else _silent
     torch.manual_seed(spec.seed)
 
     with clock.phase("data"):
-        splits = data.load_splits(root, submission)
+        splits = data.load_splits(run.root, submission)
         counts = {name: len(split) for name, split in splits.named().items()}
-        say(f"data: {in_words(counts)} rows; labels {', '.join(splits.label_names)}")
+        tell(f"data: {in_words(counts)} rows; labels {', '.join(splits.label_names)}")
 
     with clock.phase("base"):
         base_folder = base_model.of_run(run, submission)
@@ -58,65 +75,50 @@ def train(root: Path) -> None:
             base_folder, label_names=splits.label_names, pad_token_id=tokenizer.pad_token_id, dtype=dtype, device=device
         )
         parameters = base.num_parameters()
-        say(f"base: {spec.model_name_or_path}, {parameters:,} parameters, {_short(dtype)} on {device}")
+        where = f"{device.type} x {among.size}" if among.size > 1 else device.type
+        tell(f"base: {spec.model_name_or_path}, {parameters:,} parameters, {_short(dtype)} on {where}")
 
     with clock.phase("tokens"):
-        train_rows, validation_rows, test_rows = (
-            Encoded(models.encode(tokenizer, split.texts, spec.max_length), split.label_ids)
-            for split in (splits.train, splits.validation, splits.test)
-        )
-        cut = float((train_rows.lengths == spec.max_length).mean())
-        say(f"tokens: {train_rows.lengths.sum():,} in train, {train_rows.lengths.mean():.0f} a row, {cut:.1%} cut")
+        rows = {name: _encoded(tokenizer, split, spec) for name, split in splits.named().items()}
+        lengths = rows["train"].lengths
+        cut = float((lengths == spec.max_length).mean())
+        tell(f"tokens: {lengths.sum():,} in train, {lengths.mean():.0f} a row, {cut:.1%} cut")
+        if among.is_first:
+            _compare_tokens(tokenizer, base_folder, splits.train.texts[:TEXTS_COMPARED], spec, events)
 
-        sample = splits.train.texts[:TEXTS_COMPARED]
-        if strange := models.cut_otherwise(tokenizer, base_folder, sample, spec.max_length):
-            warning = f"{strange} of {len(sample)} texts get other tokens than the base's own tokenizer.json gives them"
-            events.write("warning", message=warning)
-            say(f"warning: {warning}; transformers has replaced its normalisation or splitting")
+    checkpoints = Checkpoints(run.checkpoints, _identity(submission, run))
+    found, problems = checkpoints.latest()
+    for problem in problems:
+        tell(f"warning: a damaged checkpoint is passed over: {problem}")
 
-    with clock.phase("frozen head"):
-        # Features do not change while the base is frozen: computed once, they fit the head that LoRA starts from.
-        some = _at_most(head.MAX_ROWS, len(train_rows.token_ids), spec.seed)
-        train_features, validation_features, test_features = (
-            inference.pooled_features(
-                base, token_ids, tokens_per_batch=inference.budget(spec.tokens_per_batch, device)
-            )  # (N, H)
-            for token_ids in (
-                [train_rows.token_ids[row] for row in some],
-                validation_rows.token_ids,
-                test_rows.token_ids,
-            )
-        )
-        probe = head.fit(
-            train_features,
-            train_rows.label_ids[some],
-            validation_features,
-            validation_rows.label_ids,
-            len(splits.label_names),
-        )
-        frozen = baselines.Baseline(
-            {"validation": probe.logits(validation_features), "test": probe.logits(test_features)}
-        )
-        say(f"frozen head: validation {in_words(scores(frozen.logits['validation'], validation_rows.label_ids))}")
-
-    with clock.phase("other baselines"):
-        references = {
-            "majority": baselines.majority(splits), "tfidf": baselines.tfidf(splits), "frozen_head": frozen
-        }  # fmt: skip
-        for name, one in references.items():
-            if one.skipped:
-                say(f"{name}: skipped, {one.skipped}")
-        baselines.save(references, run.artifacts / baselines.FILE)
+    if found is None:
+        probe, start = _before_training(base, splits, rows, spec, run, among, clock, tell)
+    else:
+        probe, start = None, found.state["start"]
 
     with clock.phase("training"):
         model = models.with_lora(base, spec)
-        if spec.head_start == "probe":
+        if probe is not None and spec.head_start == "probe":
             with torch.no_grad():
-                models.head_of(model).weight.copy_(torch.from_numpy(probe.weight))
-        initial = adapter.fingerprints(model)
+                models.head_of(model).weight.copy_(torch.from_numpy(probe))
+        if found is None:
+            start["initial"] = adapter.fingerprints(model)
         trainable = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
-        say(f"LoRA: rank {spec.lora_r}, {trainable:,} trainable parameters, head from a {spec.head_start} start")
-        fitted = fit(model, train_rows, validation_rows, spec, events)
+        tell(f"LoRA: rank {spec.lora_r}, {trainable:,} trainable parameters, head from a {spec.head_start} start")
+        fitted = fit(
+            model,
+            rows["train"],
+            rows["validation"],
+            spec,
+            events,
+            ranks=among,
+            checkpoints=checkpoints,
+            found=found,
+            start=start,
+            spent_s=max(0.0, time.time() - run.spec.stat().st_mtime),
+        )
+    if not among.is_first:
+        return
 
     with clock.phase("saving"):
         id2label = dict(enumerate(splits.label_names))
@@ -155,20 +157,27 @@ def train(root: Path) -> None:
             "parameters": parameters,
         },
         "trainable_parameters": trainable,
-        "steps": fitted.steps,
+        "steps": fitted.done,
+        "steps_planned": fitted.steps,
+        "stopped_early": fitted.stopped_early,
+        "resumed_from": fitted.resumed_from,
         "epochs": spec.num_train_epochs,
         "rows_trained": fitted.rows,
         "losses": [{"step": step, "loss": loss} for step, loss in thinned(fitted.losses, LOSSES_KEPT)],
         "evaluations": [evaluation.to_json() for evaluation in fitted.evaluations],
-        "best": best.to_json() | {"chosen_by": "lowest validation loss of the averaged weights"},
-        "baselines": {name: _described(one, validation_rows.label_ids) for name, one in references.items()},
-        "head_start": {"from": spec.head_start, "probe_strength": probe.strength, "probe_rows": len(some)},
-        "seconds": clock.seconds | {"total": clock.total()},
-        "rows_per_s": fitted.rows / clock.seconds["training"],
-        "tokens_per_s": fitted.tokens / clock.seconds["training"],
+        "best": best.to_json() | {"chosen_by": f"{spec.metric_for_best_model} of the averaged weights on validation"},
+        "baselines": start["baselines"],
+        "head_start": start["head_start"],
+        "seconds": start["seconds"] | clock.seconds | {"total": clock.total()},
+        "rows_per_s": fitted.rows / fitted.seconds,
+        "tokens_per_s": fitted.tokens / fitted.seconds,
+        "tokens_per_batch": fitted.tokens_per_batch,
         "padded_to_real_tokens": fitted.padded_tokens / fitted.tokens,
-        "initial": initial,
+        "calibration": fitted.calibration,
+        "peak_memory_bytes": memory.peak_bytes(device),
+        "initial": start["initial"],
         "seed": spec.seed,
+        "gpus": among.size if device.type == "cuda" else 0,
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         "dtype": _short(dtype),
         "threads": torch.get_num_threads(),
@@ -176,7 +185,110 @@ def train(root: Path) -> None:
         "libraries": {name: importlib.metadata.version(name) for name in LIBRARIES},
     }
     atomic.write_json(run.training, figures)
+    shutil.rmtree(run.checkpoints, ignore_errors=True)  # the adapter is there: nothing is left to go on with
     say(f"trained in {clock.total():.0f} s; best weights from step {best.step}: {in_words(best.to_json())}")
+
+
+def _before_training(
+    base: PreTrainedModel,
+    splits: data.Splits,
+    rows: dict[str, Encoded],
+    spec: Spec,
+    run: RunDirectory,
+    among: ranks.Ranks,
+    clock: Clock,
+    tell: Callable[[str], None],
+) -> tuple[NDArray[np.float32] | None, dict[str, Any]]:
+    """Head (C, H) from a linear probe on the frozen base, and what is to be remembered of the start.
+
+    The baselines are saved on the way: features do not change while the base is frozen, so they are computed once.
+    """
+    classes = len(splits.label_names)
+    references: dict[str, baselines.Baseline] = {}
+    weight: NDArray[np.float32] | None = None
+    told: dict[str, Any] = {"from": spec.head_start}
+    if spec.head_start == "probe" or "frozen" in spec.baselines:
+        with clock.phase("frozen head"):
+            some = _at_most(head.MAX_ROWS, len(rows["train"].token_ids), spec.seed)
+            features = {
+                name: _features(base, one, some if name == "train" else None, spec, among) for name, one in rows.items()
+            }
+            if among.is_first:
+                probe = head.fit(
+                    features["train"],
+                    rows["train"].label_ids[some],
+                    features["validation"],
+                    rows["validation"].label_ids,
+                    classes,
+                )
+                references["frozen_head"] = baselines.Baseline(
+                    {name: probe.logits(features[name]) for name in ("validation", "test")}
+                )
+                weight, told = probe.weight, told | {"probe_strength": probe.strength, "probe_rows": len(some)}
+                found = scores(references["frozen_head"].logits["validation"], rows["validation"].label_ids)
+                tell(f"frozen head: validation {in_words(found)}")
+            weight = among.from_first(weight, (classes, features["train"].shape[1]))
+
+    if among.is_first:
+        with clock.phase("other baselines"):
+            if "majority" in spec.baselines:
+                references["majority"] = baselines.majority(splits)
+            if "tfidf" in spec.baselines:
+                references["tfidf"] = baselines.tfidf(splits)
+            if "frozen" not in spec.baselines:
+                references.pop("frozen_head", None)
+            for name, one in references.items():
+                if one.skipped:
+                    tell(f"{name}: skipped, {one.skipped}")
+            baselines.save(references, run.artifacts / baselines.FILE)
+    described = {name: _described(one, rows["validation"].label_ids) for name, one in references.items()}
+    return weight, {"baselines": described, "head_start": told, "seconds": dict(clock.seconds)}
+
+
+def _features(
+    base: PreTrainedModel, rows: Encoded, some: NDArray[np.int64] | None, spec: Spec, among: ranks.Ranks
+) -> NDArray[np.float32]:
+    """(N, H) of all rows or of `some`, each rank having worked out its share."""
+    chosen = np.arange(len(rows.token_ids)) if some is None else some
+    budget = inference.budget(spec.tokens_per_batch, models.head_of(base).weight.device)
+
+    def answer(places: NDArray[np.int64]) -> NDArray[np.float32]:
+        token_ids = [rows.token_ids[row] for row in chosen[places]]
+        return inference.pooled_features(base, token_ids, tokens_per_batch=budget)
+
+    return among.rows(len(chosen), answer)
+
+
+def _encoded(tokenizer: PreTrainedTokenizerBase, split: data.Split, spec: Spec) -> Encoded:
+    chunks = (split.texts[start : start + ENCODED_AT_ONCE] for start in range(0, len(split), ENCODED_AT_ONCE))
+    rows = (row for chunk in chunks for row in models.encode(tokenizer, chunk, spec.max_length))
+    return Encoded(batches.Tokens(rows), split.label_ids)
+
+
+def _compare_tokens(
+    tokenizer: PreTrainedTokenizerBase, base_folder: Path, texts: list[str], spec: Spec, events: EventLog
+) -> None:
+    """Warn where transformers has replaced part of the base's tokenizer."""
+    if strange := models.cut_otherwise(tokenizer, base_folder, texts, spec.max_length):
+        warning = f"{strange} of {len(texts)} texts get other tokens than the base's own tokenizer.json gives them"
+        events.write("warning", message=warning)
+        say(f"warning: {warning}; transformers has replaced its normalisation or splitting")
+
+
+def _identity(submission: Submission, run: RunDirectory) -> str:
+    """Of what is trained on what: a checkpoint of another training is of no use."""
+    spec = {key: value for key, value in submission.spec.to_json().items() if key not in NOT_OF_THE_TRAINING}
+    parts = [
+        spec,
+        {name: entry.sha256 for name, entry in submission.inputs.items()},
+        [entry.sha256 for entry in submission.base_files],
+        base_model.revision(run, submission),
+    ]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def _silent(line: str) -> None:
+    """What the first rank says is enough."""
 
 
 def probe_texts(validation: data.Split) -> list[str]:

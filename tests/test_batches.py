@@ -22,14 +22,16 @@ def lognormal(rows: int, seed: int = 0) -> batches.Indices:
 def test_an_epoch_has_every_row_once_in_full_steps(
     lengths: batches.Indices, rows_per_step: int, budget: int, seed: int, lanes: int
 ) -> None:
-    steps = batches.training_steps(lengths, rows_per_step, budget, seed=seed, epoch=0, lanes=lanes)
-    rows = [sum(map(len, step)) for step in steps]
-    assert sorted(np.concatenate([np.concatenate(step) for step in steps])) == list(range(len(lengths)))
-    assert sum(count != rows_per_step for count in rows) <= 1
-    assert max(rows) <= rows_per_step
-    assert all(len(step) >= min(lanes, sum(map(len, step))) for step in steps)
-    for batch in (batch for step in steps for batch in step):
-        assert len(batch) == 1 or len(batch) * lengths[batch].max() <= budget
+    steps = batches.epoch(lengths, rows_per_step, seed=seed, number=0)
+    assert len(steps) == batches.steps_per_epoch(len(lengths), rows_per_step)
+    assert sorted(np.concatenate(steps)) == list(range(len(lengths)))
+    assert sum(len(step) != rows_per_step for step in steps) <= 1
+    assert max(map(len, steps)) <= rows_per_step
+    for step in steps:
+        found = batches.micro_batches(step, lengths, budget, lanes)
+        assert sorted(np.concatenate(found)) == sorted(step)
+        assert len(found) >= min(lanes, len(step))
+        assert all(len(batch) == 1 or len(batch) * lengths[batch].max() <= budget for batch in found)
 
 
 @given(lengths_of_rows, st.integers(16, 2048))
@@ -44,8 +46,9 @@ def test_inference_has_every_row_once_longest_first(lengths: batches.Indices, bu
 @pytest.mark.parametrize("rows_per_step", [8, 32, 128])
 def test_short_texts_are_hardly_padded(rows_per_step: int) -> None:
     lengths = lognormal(10_000)
-    steps = batches.training_steps(lengths, rows_per_step, 4096, seed=0, epoch=0)
-    for found in ([batch for step in steps for batch in step], batches.inference_batches(lengths, 4096)):
+    steps = batches.epoch(lengths, rows_per_step, seed=0, number=0)
+    trained = [batch for step in steps for batch in batches.micro_batches(step, lengths, 4096)]
+    for found in (trained, batches.inference_batches(lengths, 4096)):
         assert batches.padded_tokens(found, lengths) <= 1.1 * lengths.sum()
 
 
@@ -53,8 +56,7 @@ def test_seed_and_epoch_decide_the_order() -> None:
     lengths = lognormal(500)
 
     def order(seed: int, epoch: int) -> list[int]:
-        steps = batches.training_steps(lengths, 32, 1024, seed=seed, epoch=epoch)
-        return [int(row) for step in steps for batch in step for row in batch]
+        return [int(row) for step in batches.epoch(lengths, 32, seed=seed, number=epoch) for row in step]
 
     assert order(1, 0) == order(1, 0)
     assert order(1, 0) != order(1, 1)
@@ -63,10 +65,17 @@ def test_seed_and_epoch_decide_the_order() -> None:
 
 def test_steps_do_not_come_in_order_of_length() -> None:
     lengths = lognormal(3_200)
-    longest = [lengths[step[0]].max() for step in batches.training_steps(lengths, 32, 4096, seed=0, epoch=0)]
+    longest = [lengths[step].max() for step in batches.epoch(lengths, 32, seed=0, number=0)]
     assert abs(np.corrcoef(longest, np.arange(len(longest)))[0, 1]) < 0.3
 
 
 def test_padded_on_the_right_to_the_longest_of_the_batch() -> None:
     batch = batches.padded([[5, 6], [7], [8, 9, 10]], np.array([2, 1]), pad_id=0)
     assert batch.tolist() == [[8, 9, 10], [7, 0, 0]]
+
+
+@given(st.lists(st.lists(st.integers(0, 2**31 - 1))))
+def test_tokens_in_one_array_are_the_rows_that_were_given(rows: list[list[int]]) -> None:
+    tokens = batches.Tokens(rows)
+    assert [row.tolist() for row in tokens] == rows
+    assert tokens.lengths.tolist() == [len(row) for row in rows]

@@ -99,7 +99,7 @@ def test_events_are_steps_and_evaluations(trained: RunDirectory) -> None:
     assert steps[-1].keys() >= {"epoch", "loss", "learning_rate", "rows_per_s", "tokens_per_s", "eta_s"}
     evaluations = [event for event in events if event["type"] == "eval"]
     assert [event["step"] for event in evaluations] == [entry["step"] for entry in figures(trained)["evaluations"]]
-    assert {event["type"] for event in events} == {"step", "eval"}
+    assert {event["type"] for event in events} == {"step", "eval", "calibration"}
 
 
 def test_the_same_seed_gives_the_same_losses(base: Path, tmp_path: Path) -> None:
@@ -136,7 +136,9 @@ def make_loop(base: Path, folder: Path, **keys: Any) -> Loop:
     for seed, count in enumerate((61, 20)):
         rows = toy_rows(count, seed)
         token_ids = models.encode(tokenizer, [text for text, _ in rows], spec.max_length)
-        splits.append(fitting.Encoded(token_ids, np.array([label == "good" for _, label in rows], np.int64)))
+        splits.append(
+            fitting.Encoded(batches.Tokens(token_ids), np.array([label == "good" for _, label in rows], np.int64))
+        )
     return Loop(models.with_lora(load_base(base), spec), *splits, spec, EventLog(folder / "events.jsonl"))
 
 
@@ -200,7 +202,7 @@ def test_no_epochs_is_an_error(base: Path, tmp_path: Path) -> None:
 def test_inference_is_in_order_and_the_same_as_transformers_own_forward(base: Path, tmp_path: Path) -> None:
     loop = make_loop(base, tmp_path)
     loop.fit()
-    token_ids = [*loop.rows.token_ids[:20], [2], [0]]  # an empty text, and one of padding only
+    token_ids = [*list(loop.rows.token_ids)[:20], [2], [0]]  # an empty text, and one of padding only
     done: list[int] = []
     found = inference.logits(loop.model, token_ids, tokens_per_batch=64, progress=lambda rows, _: done.append(rows))
     batch = torch.from_numpy(batches.padded(token_ids, np.arange(22), 0))
@@ -224,7 +226,7 @@ def test_a_bf16_base_keeps_lora_and_head_in_float32(base: Path, tmp_path: Path) 
     assert kinds == {torch.float32}
     fitted = loop.fit()
     assert all(math.isfinite(loss) for _, loss in fitted.losses)
-    assert inference.logits(loop.model, loop.rows.token_ids[:4], tokens_per_batch=64).dtype == np.float32
+    assert inference.logits(loop.model, list(loop.rows.token_ids)[:4], tokens_per_batch=64).dtype == np.float32
 
 
 def test_a_tokenizer_that_transformers_has_changed_is_noticed(base: Path, tmp_path: Path) -> None:
