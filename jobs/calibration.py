@@ -97,7 +97,9 @@ def flops_per_token(model: nn.Module, mean_length: float) -> float:
 def peak_flops(device: torch.device, dtype: torch.dtype) -> float:
     """Floating-point operations a second of a product of square matrices, the best of a few."""
     size, turns = (8192, 5) if device.type == "cuda" else (1024, 3)
-    left, right = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
+    # Numbers of its own: the training's would otherwise depend on whether this was measured.
+    own = torch.Generator(device).manual_seed(0)
+    left, right = (torch.randn(size, size, generator=own, device=device, dtype=dtype) for _ in range(2))
     best = math.inf
     for _ in range(turns):
         _finish(device)

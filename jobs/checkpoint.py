@@ -48,14 +48,12 @@ class Checkpoints:
 
     def save(self, checkpoint: Checkpoint) -> None:
         """Put it on the disk, flushed, and drop all but the newest ones.  Raises OSError, and leaves what was there."""
-        from safetensors.numpy import save_file
-
         self._folder.mkdir(parents=True, exist_ok=True)
         name = f"step-{checkpoint.step:08d}"
         new = self._folder / f".{name}.{secrets.token_hex(6)}.part"
         try:
             new.mkdir()
-            save_file({key: np.ascontiguousarray(array) for key, array in checkpoint.arrays.items()}, new / TENSORS)
+            _write(new / TENSORS, checkpoint.arrays)
             document = {
                 "step": checkpoint.step,
                 "identity": self._identity,
@@ -89,7 +87,7 @@ class Checkpoints:
                     )
                 if sha256_of(path / TENSORS) != document["sha256"]:
                     raise ValueError("its numbers are damaged")
-                return Checkpoint(step, _arrays(path / TENSORS), state), problems
+                return Checkpoint(step, _read(path / TENSORS), state), problems
             except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
                 problems.append(f"{path.name}: {error}")
         return None, problems
@@ -107,7 +105,21 @@ class Checkpoints:
             shutil.rmtree(path, ignore_errors=True)
 
 
-def _arrays(path: Path) -> dict[str, NDArray[Any]]:
+def _write(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
+    from safetensors import SafetensorError
+    from safetensors.numpy import save_file
+
+    try:
+        save_file({key: np.ascontiguousarray(array) for key, array in arrays.items()}, path)
+    except SafetensorError as error:  # a full disk, among others
+        raise OSError(f"{path}: {error}") from error
+
+
+def _read(path: Path) -> dict[str, NDArray[Any]]:
+    from safetensors import SafetensorError
     from safetensors.numpy import load_file
 
-    return load_file(os.fspath(path))
+    try:
+        return load_file(os.fspath(path))
+    except SafetensorError as error:
+        raise ValueError(f"its numbers can't be read: {error}") from error

@@ -204,7 +204,7 @@ class _Loop:
         loss = self._gradients(mine, len(rows))
         flag = torch.tensor(float(asked_to_stop), device=self._device)
         self._ranks.sum_([*self._summed_gradients(), loss, flag])
-        self._sentinels.gradients(step)
+        self._sentinels.gradients(step, loss)
         if spec.max_grad_norm > 0:
             torch.nn.utils.clip_grad_norm_(self._parameters, spec.max_grad_norm)
         learning_rate = spec.learning_rate * rate(step - 1, fitted.steps, spec)

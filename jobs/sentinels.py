@@ -41,10 +41,11 @@ class Sentinels:
         if not self._lora_b:
             raise TrainingIsFutile("no lora_B that can be trained: LoRA was laid around nothing", hint=_TARGETS)
 
-    def gradients(self, step: int) -> None:
-        """To be called before the update of `step`.  After the first forward pass every lora_B has a gradient."""
+    def gradients(self, step: int, loss: Tensor) -> None:
+        """To be called before the update of `step`, with its loss.  In the first one every lora_B has a gradient."""
         if step != 1:
             return
+        self.loss(step, loss.item())  # of a loss of 0 there are no gradients, and it is the better reason
         without = [name for name, parameter in self._lora_b.items() if parameter.grad is None]
         zero = [name for name, parameter in self._lora_b.items() if not _any(parameter.grad)]
         if without or len(zero) == len(self._lora_b):
