@@ -1,13 +1,14 @@
 """Training speed beside plain scripts: this loop, transformers' Trainer + peft, and the Trainer grouping by length.
 
-python benchmarks/training.py [--rows-per-step 8,16,32,64] [--train-rows 4000] [--rounds 1] [--swift PYTHON]
+python benchmarks/training.py [--rows-per-step 8,16,32,64] [--train-rows 4000] [--rounds 1] [--swift swift]
 
 All of them fine-tune the same base (examples/tiny_qwen/base) from the same weights, LoRA on all linear layers and a
 head from one linear probe, on the same rows of the reviews (examples/reviews), for the same epochs with the same
 optimizer, schedule, clipping and number of rows per optimizer step, in float32, at most 256 tokens a row.  Each is a
 process of its own with two threads; they take turns.  Timed is the training alone: `fit` with its trial of token
 budgets and its looks at 200 validation rows, and `Trainer.train()`, which looks at none.  The test split is then
-answered by one and the same code.
+answered by one and the same code.  ms-swift, whose command `--swift` names, has an environment of its own: it groups by
+length too, without gradient checkpointing, and reports its own time; its padding and head are not ours to look at.
 
 `padding` is padded / real tokens; the ceiling is what an arm's lower padding alone would gain over the plain script.
 """
@@ -36,7 +37,7 @@ TITLES = {
     "launch": "launch",
     "plain": "Trainer, dynamic padding, shuffled",
     "grouped": "Trainer, group_by_length",
-    "swift": "ms-swift",
+    "swift": "ms-swift, group_by_length",
 }
 KEYS: dict[str, Any] = {
     "name": "benchmark",
@@ -57,6 +58,7 @@ def main() -> None:
     parser.add_argument("--train-rows", type=int, default=4000)
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--reviews", type=Path, help="folder that examples/reviews/prepare.py has written")
+    parser.add_argument("--swift", default="", help="ms-swift's command line program")
     parser.add_argument("--arm", help=argparse.SUPPRESS)
     parser.add_argument("--head", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -80,16 +82,19 @@ def run_all(options: argparse.Namespace, folder: Path) -> None:
     for rows in options.rows_per_step.split(","):
         found: dict[str, list[dict[str, Any]]] = defaultdict(list)
         for turn in range(options.rounds):
-            for arm in ARMS if turn % 2 == 0 else reversed(ARMS):
+            arms = (*ARMS, "swift") if options.swift else ARMS
+            for arm in arms if turn % 2 == 0 else reversed(arms):
                 argv = [sys.executable, __file__, "--arm", arm, "--rows-per-step", rows, *common]
-                found[arm].append(one_process(argv))
+                found[arm].append(swift(int(rows), options, reviews) if arm == "swift" else one_process(argv))
         table(rows, found)
+
+
+ENVIRONMENT = {"OMP_NUM_THREADS": "2", "TOKENIZERS_PARALLELISM": "false", "OMP_WAIT_POLICY": "PASSIVE"}
 
 
 def one_process(argv: list[Any]) -> dict[str, Any]:
     """What an arm printed last; one that fails ends the benchmark."""
-    env = {**os.environ, "OMP_NUM_THREADS": "2", "TOKENIZERS_PARALLELISM": "false", "OMP_WAIT_POLICY": "PASSIVE"}
-    done = subprocess.run(argv, env=env, stdout=subprocess.PIPE, check=True, text=True)
+    done = subprocess.run(argv, env={**os.environ, **ENVIRONMENT}, stdout=subprocess.PIPE, check=True, text=True)
     answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return answer
 
@@ -100,15 +105,13 @@ def table(rows: str, found: dict[str, list[dict[str, Any]]]) -> None:
 
     best = {arm: min(runs, key=lambda run: run["seconds"]) for arm, runs in found.items()}
     for arm, run in best.items():
-        low, high = wilson_interval(run["correct"], run["tested"])
         ratio = "" if arm == "launch" else f"{run['seconds'] / best['launch']['seconds']:.2f}x"
-        ceiling = f"{best['plain']['padding'] / run['padding']:.2f}x"
-        speed = f"{run['rows'] / run['seconds']:.0f} | {ratio}"
-        print(
-            f"| {rows} | {TITLES[arm]} | {speed} | {run['padding']:.2f} | {ceiling} "
-            f"| {run['correct'] / run['tested']:.3f} | {low:.3f}-{high:.3f} |",
-            flush=True,
-        )
+        cells = [rows, TITLES[arm], f"{run['rows'] / run['seconds']:.0f}", ratio, *[""] * 4]
+        if "tested" in run:
+            low, high = wilson_interval(run["correct"], run["tested"])
+            cells[4:] = [f"{run['padding']:.2f}", f"{best['plain']['padding'] / run['padding']:.2f}x"]
+            cells += [f"{run['correct'] / run['tested']:.3f}", f"{low:.3f}-{high:.3f}"]
+        print(f"| {' | '.join(cells)} |", flush=True)
 
 
 def load(options: argparse.Namespace) -> dict[str, tuple[list[str], list[int]]]:
@@ -252,6 +255,34 @@ def plain(rows: int, options: argparse.Namespace) -> dict[str, Any]:
 
 def grouped(rows: int, options: argparse.Namespace) -> dict[str, Any]:
     return trainer(rows, options, train_sampling_strategy="group_by_length")
+
+
+def swift(rows: int, options: argparse.Namespace, reviews: Path) -> dict[str, Any]:
+    """ms-swift's own command on the same rows; its head starts at random."""
+    options.reviews = reviews
+    texts, labels = load(options)["train"]
+    with tempfile.TemporaryDirectory() as name:
+        data, out = Path(name) / "train.jsonl", Path(name) / "out"
+        lines = [
+            json.dumps({"messages": [{"role": "user", "content": text}], "label": label})
+            for text, label in zip(texts, labels, strict=True)
+        ]
+        data.write_text("\n".join(lines) + "\n", "utf-8")
+        told = {
+            "model": BASE, "model_type": "qwen2", "template": "dummy", "task_type": "seq_cls", "num_labels": 2,
+            "dataset": data, "tuner_type": "lora", "target_modules": "all-linear", "lora_rank": 16,
+            "lora_alpha": KEYS["lora_alpha"], "lora_dropout": 0, "use_rslora": "true", "torch_dtype": "float32",
+            "num_train_epochs": KEYS["num_train_epochs"], "per_device_train_batch_size": rows,
+            "gradient_accumulation_steps": 1, "learning_rate": KEYS["learning_rate"], "weight_decay": 0,
+            "max_length": KEYS["max_length"], "gradient_checkpointing": "false", "group_by_length": "true",
+            "split_dataset_ratio": 0, "save_strategy": "no", "report_to": "none", "attn_impl": "sdpa",
+            "output_dir": out, "seed": KEYS["seed"], "logging_steps": 50,
+        }  # fmt: skip
+        argv = [options.swift, "sft", *(str(word) for key, value in told.items() for word in (f"--{key}", value))]
+        subprocess.run(argv, env={**os.environ, **ENVIRONMENT}, stdout=sys.stderr, check=True)
+        log = json.loads(next(out.glob("*/logging.jsonl")).read_text("utf-8").splitlines()[-1])
+    log = log if "train_runtime" in log else log["log_history"][-1]
+    return {"seconds": float(log["train_runtime"]), "rows": len(texts)}
 
 
 def tested(model: Any, test: Any, seconds: float, rows: int, padding: float) -> dict[str, Any]:

@@ -4,7 +4,8 @@ The same logits give the same document everywhere.  Puts figures into sentences;
 
     schema, run_id, source, rows, label_names, positive_label (null for more than two labels), averaging,
     class_counts {label: rows}, headline [sentence], models [{key, title, metrics}],
-    comparisons [{model, against, title, wins, losses, accuracy_difference, mcnemar_p, verdict, sentence}],
+    comparisons [{model, against, title, wins, losses, accuracy_difference, difference_interval, mcnemar_p, verdict,
+    sentence}],
     warnings [sentence]
 
 A metric without a value is null, and `undefined` beside it says why.
@@ -156,6 +157,7 @@ def _comparison(predictions: Predictions, against: str) -> dict[str, Any]:
     p = metrics.mcnemar_exact(wins, losses)
     verdict = "no clear difference" if p >= SIGNIFICANT else "better" if wins > losses else "worse"
     difference = (wins - losses) / predictions.rows
+    interval = metrics.paired_difference_interval(wins, losses, predictions.rows)
     return {
         "model": "lora",
         "against": against,
@@ -163,19 +165,23 @@ def _comparison(predictions: Predictions, against: str) -> dict[str, Any]:
         "wins": wins,
         "losses": losses,
         "accuracy_difference": difference,
+        "difference_interval": list(interval),
         "mcnemar_p": p,
         "verdict": verdict,
-        "sentence": _sentence(against, verdict, difference, wins, losses, p),
+        "sentence": _sentence(against, verdict, difference, interval, wins, losses, p),
     }
 
 
-def _sentence(against: str, verdict: str, difference: float, wins: int, losses: int, p: float) -> str:
+def _sentence(
+    against: str, verdict: str, difference: float, interval: tuple[float, float], wins: int, losses: int, p: float
+) -> str:
     points = f"{100 * abs(difference):.1f} points"
     says = {
         "better": f"The LoRA adapter beats {_uncapitalised(_the(against))} by {points} of accuracy",
         "worse": f"The LoRA adapter is {points} of accuracy below {_uncapitalised(_the(against))}",
     }.get(verdict, f"The LoRA adapter and {_uncapitalised(_the(against))} can't be told apart")
-    return f"{says} (right alone on {wins:,} rows, wrong alone on {losses:,}; McNemar {p_value(p)})."
+    between = f"95 % interval of the difference {100 * interval[0]:+.1f} to {100 * interval[1]:+.1f} points"
+    return f"{says} ({between}; right alone on {wins:,} rows, wrong alone on {losses:,}; McNemar {p_value(p)})."
 
 
 def _one_class(predictions: Predictions, key: str, positive: int | None) -> list[str]:

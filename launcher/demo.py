@@ -27,7 +27,7 @@ HOST = "demo"
 PREPARE_TIMEOUT_S = 900
 
 
-def demo(app: App, output: Output, target: Path, host: str | None) -> dict[str, Any]:
+def demo(app: App, output: Output, target: Path, host: str | None, *, seed: int | None = None) -> dict[str, Any]:
     """Metrics and paths, as `evaluate` gives them, and the seconds of each stage.
 
     On `host`, else on an SSH server that lives in this process and goes with it.
@@ -37,7 +37,7 @@ def demo(app: App, output: Output, target: Path, host: str | None) -> dict[str, 
         spec_file = _prepared(output)
     with _host(app, host, output) as name:
         with _timed(seconds, "train on the host"):
-            record = _trained(app, output, spec_file, name)
+            record = _trained(app, output, spec_file, name, seed)
         with _timed(seconds, "pull"):
             pulled = bring_home(record, app.agent(name), app.ledger, target, output.observe)
     output.observe(Note(pulled.in_words().splitlines()[0]))
@@ -99,8 +99,8 @@ def _host(app: App, host: str | None, output: Output) -> Iterator[str]:
                 app.hosts.add(before)
 
 
-def _trained(app: App, output: Output, spec_file: Path, host: str) -> Record:
-    plan = submit.plan(load(spec_file), spec_file.parent)
+def _trained(app: App, output: Output, spec_file: Path, host: str, seed: int | None) -> Record:
+    plan = submit.plan(load(spec_file, {} if seed is None else {"seed": seed}), spec_file.parent)
     record, _ = submit.submit(plan, app.agent(host), host, app.ledger, output.observe)
     try:
         state = watch(record, app.agent(host), app.ledger, output.observe)

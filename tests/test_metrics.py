@@ -234,6 +234,25 @@ def test_wilson_interval_of_95_percent(rows, expected):
     assert (round(100 * low, 1), round(100 * high, 1)) == expected
 
 
+@pytest.mark.parametrize(("difference", "disagree"), [(0.0, 0.2), (0.05, 0.15), (-0.1, 0.1)])
+def test_the_interval_of_a_difference_holds_the_true_one_in_95_of_100(difference, disagree):
+    rng = np.random.default_rng(0)
+    shares = [(disagree + difference) / 2, (disagree - difference) / 2]
+    held = 0
+    for wins, losses, _ in rng.multinomial(500, [*shares, 1 - sum(shares)], size=2_000):
+        low, high = metrics.paired_difference_interval(int(wins), int(losses), 500)
+        held += low <= difference <= high
+    assert 0.935 <= held / 2_000 <= 0.97
+
+
+def test_the_interval_of_a_difference_is_about_it_and_within_bounds():
+    low, high = metrics.paired_difference_interval(30, 30, 1_000)
+    assert low == pytest.approx(-high)
+    for wins, losses, rows in [(1, 0, 1), (0, 1, 1), (0, 0, 1), (5, 0, 5)]:
+        low, high = metrics.paired_difference_interval(wins, losses, rows)
+        assert -1 <= low < high <= 1
+
+
 @bounded
 @given(st.integers(0, 300), st.integers(0, 300))
 def test_mcnemar_is_the_binomial_sum(wins, losses):
@@ -264,6 +283,7 @@ def test_nothing_is_measured_on_no_rows():
         lambda: metrics.negative_log_likelihood(none, np.zeros((0, 2))),
         lambda: metrics.brier(none, np.zeros((0, 2))),
         lambda: metrics.wilson_interval(0, 0),
+        lambda: metrics.paired_difference_interval(0, 0, 0),
     ):
         with pytest.raises(NoData):
             call()

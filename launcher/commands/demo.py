@@ -13,10 +13,11 @@ from launcher.output import Output
 
 @click.command("demo")
 @click.option("--host", help="Run it on this saved host instead of one inside this process.")
+@click.option("--seed", type=click.IntRange(0), help="Of everything random, instead of the spec's.")
 @target_option
 @json_option
 @click.pass_obj
-def command(app: App, host: str | None, target: Path, as_json: bool) -> None:
+def command(app: App, host: str | None, seed: int | None, target: Path, as_json: bool) -> None:
     """The whole way, once: a few minutes, no GPU.
 
     Trains on real Chinese reviews over SSH, pulls, verifies, evaluates, writes a report.
@@ -27,5 +28,5 @@ def command(app: App, host: str | None, target: Path, as_json: bool) -> None:
     from launcher.scores import render
 
     output = Output(as_json=as_json)
-    evaluated = demo(app, output, target, host)
+    evaluated = demo(app, output, target, host, seed=seed)
     output.show(evaluated, lambda console: render(evaluated, console))
