@@ -2,8 +2,8 @@
 
 python benchmarks/reviews.py [--seeds 42,1,2]
 
-Everything is of the test split, on which nothing was chosen; the base and the recipe are the demo's own.  The difference
-from another model is on the same rows: its 95 % interval (Agresti & Min) and McNemar's exact p.
+Everything is of the test split, on which nothing was chosen; the base and the recipe are the demo's own.  What LoRA is
+beyond another model is on the same rows: the 95 % interval of the difference (Agresti & Min) and McNemar's exact p.
 """
 
 from __future__ import annotations

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +18,9 @@ import torch
 from loops import load_base, make_loop
 from tiny import make_base, make_run, toy_rows
 
-from jobs import adapter, baselines, batches, inference, probes, training
+from jobs import adapter, baselines, batches, inference, probes, submission, training
 from jobs import model as models
+from jobs.checkpoint import Checkpoint, Checkpoints
 from jobs.errors import JobError
 from jobs.events import parse_events
 from jobs.run_directory import RunDirectory
@@ -145,6 +151,55 @@ def test_an_empty_text_has_a_place(base: Path) -> None:
     assert models.encode(tokenizer, ["", "好"], 48)[0] == [1, 2]
     tokenizer.backend_tokenizer.post_processor = None
     assert models.encode(tokenizer, [""], 48) == [[2]]
+
+
+def job(run: RunDirectory, verb: str = "train", **more: Any) -> subprocess.Popen[bytes]:
+    """As the supervisor starts it."""
+    repository = Path(__file__).resolve().parent.parent
+    env = {**os.environ, "PYTHONPATH": str(repository), "PYTHONUNBUFFERED": "1", "OMP_NUM_THREADS": "1"}
+    with (run.root / "log.txt").open("ab") as log:
+        argv = [sys.executable, "-P", "-m", "jobs", verb, str(run.root)]
+        return subprocess.Popen(argv, env=env, stdout=log, stderr=log, start_new_session=True, **more)
+
+
+def until(run: RunDirectory, words: str, process: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + 60
+    while words not in run.log.read_text("utf-8"):
+        assert process.poll() is None and time.monotonic() < deadline, run.log.read_text("utf-8")
+        time.sleep(0.01)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_a_run_that_was_ended_by_a_signal_goes_on_to_the_same_bytes(base: Path, tmp_path: Path, number: int) -> None:
+    keys: dict[str, Any] = {"num_train_epochs": 30, "save_steps": 25, "lora_dropout": 0.05, "rows": 100}
+    whole, broken = (make_run(tmp_path, base, **keys) for _ in range(2))
+    assert job(whole).wait(timeout=200) == 0
+    for words in ("checkpoint after step 50", "checkpoint after step 200"):
+        process = job(broken)
+        until(broken, words, process)
+        os.killpg(process.pid, number)
+        assert process.wait(timeout=30) == (-number if number == signal.SIGKILL else 128 + number)
+        assert not broken.result.exists()  # who asked for it says how the run ended
+        assert not broken.adapter.exists()
+    assert job(broken).wait(timeout=200) == 0
+    one, other = figures(whole), figures(broken)
+    assert len(other["resumed_from"]) == 2
+    for key in ("losses", "evaluations", "best", "initial", "rows_trained", "padded_to_real_tokens", "baselines"):
+        assert other[key] == one[key], key
+    for folder in ("adapter", "probes"):
+        for path in sorted((whole.artifacts / folder).iterdir()):
+            assert (broken.artifacts / folder / path.name).read_bytes() == path.read_bytes(), path.name
+    assert not broken.checkpoints.exists()
+
+
+def test_a_checkpoint_of_another_spec_is_not_gone_on_from(base: Path, tmp_path: Path) -> None:
+    one, other = make_run(tmp_path, base, num_train_epochs=1), make_run(tmp_path, base, num_train_epochs=2)
+    Checkpoints(other.checkpoints, training._identity(submission.load(one.spec), one)).save(
+        Checkpoint(3, {"a": np.zeros(1, np.float32)}, {})
+    )
+    with pytest.raises(JobError, match="a checkpoint of another training"):
+        training.train(other.root)
 
 
 def test_thinned_losses_are_means_over_stretches() -> None:
