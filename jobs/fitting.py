@@ -33,6 +33,7 @@ from jobs.reporter import Reporter
 from jobs.sentinels import Sentinels
 from jobs.spec import AUTO, Spec
 from jobs.stopping import Stop, Stopped
+from jobs.trackers import Trackers
 
 VALIDATION_SHARE = 0.1
 """At most about this share of the training's time is spent on looking at the validation split between epochs' ends."""
@@ -103,6 +104,7 @@ def fit(
     found: Checkpoint | None = None,
     start: Mapping[str, Any] | None = None,
     spent_s: float = 0.0,
+    trackers: Trackers | None = None,
 ) -> Fitted:
     """Train `model` in place and leave the averaged weights in it that were best on validation.
 
@@ -111,7 +113,10 @@ def fit(
     run took before this, for the estimate of its cost.  Raises JobError as soon as a loss is not finite or nothing is
     being learnt, when a single row does not fit in memory, or when it would cost too much; and Stopped.
     """
-    loop = _Loop(model, train_rows, validation_rows, spec, events, ranks or Ranks(), checkpoints, start or {}, spent_s)
+    loop = _Loop(
+        model, train_rows, validation_rows, spec, events, ranks or Ranks(), checkpoints, start or {}, spent_s,
+        trackers or Trackers(),
+    )  # fmt: skip
     if found is not None:
         loop.restore(found)
     with Stop() as stop:
@@ -132,11 +137,12 @@ class _Loop:
         checkpoints: Checkpoints | None,
         start: Mapping[str, Any],
         spent_s: float,
+        trackers: Trackers,
     ) -> None:
         self._model, self._rows, self._validation, self._spec, self._ranks = (
             model, train_rows, validation_rows, spec, ranks
         )  # fmt: skip
-        self._checkpoints, self._start, self._spent_s = checkpoints, start, spent_s
+        self._checkpoints, self._start, self._spent_s, self._trackers = checkpoints, start, spent_s, trackers
         named = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
         self._names, self._parameters = list(named), list(named.values())
         self._device = models.head_of(model).weight.device
@@ -168,7 +174,8 @@ class _Loop:
     def run(self, stop: Stop) -> Fitted:
         """All steps that are left, and the best weights put back."""
         fitted = self._fitted
-        self._reporter = Reporter(self._events if self._ranks.is_first else None, fitted.steps, self._steps_per_epoch)
+        events = self._events if self._ranks.is_first else None
+        self._reporter = Reporter(events, self._trackers, fitted.steps, self._steps_per_epoch)
         self._began = self._saved = time.monotonic()
         self._seconds_before = fitted.seconds
         peak = calibration.peak_flops(self._device, self._computed_in())

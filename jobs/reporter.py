@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from jobs.events import EventLog
 from jobs.log_line import say
+from jobs.trackers import Trackers
 
 if TYPE_CHECKING:
     from jobs.fitting import Evaluation, Fitted
@@ -18,8 +19,9 @@ SECONDS_BETWEEN_LINES = 5.0
 class Reporter:
     """Events at most twice a second, lines at most every five seconds; nothing at all without an event log."""
 
-    def __init__(self, events: EventLog | None, steps: int, steps_per_epoch: int) -> None:
-        self._events, self._steps, self._steps_per_epoch = events, steps, steps_per_epoch
+    def __init__(self, events: EventLog | None, trackers: Trackers, steps: int, steps_per_epoch: int) -> None:
+        self._events, self._trackers = events, trackers
+        self._steps, self._steps_per_epoch = steps, steps_per_epoch
         self._last_event = self._last_line = time.monotonic()
 
     def step(self, step: int, fitted: Fitted, learning_rate: float, seconds: float) -> None:
@@ -41,6 +43,7 @@ class Reporter:
             "eta_s": round(elapsed / step * (self._steps - step), 1),
         }
         self._events.write("step", step=step, steps=self._steps, **values)
+        self._trackers.log(step, {f"train/{key}": value for key, value in values.items()})
         if now - self._last_line >= SECONDS_BETWEEN_LINES or step == self._steps:
             self._last_line = now
             say(
@@ -52,7 +55,9 @@ class Reporter:
         """After a look at the validation split."""
         if self._events is None:
             return
-        self._events.write("eval", **evaluation.to_json())
+        told = evaluation.to_json()
+        self._events.write("eval", **told)
+        self._trackers.log(evaluation.step, {f"eval/{key}": told[key] for key in ("loss", "accuracy", "score")})
         say(
             f"step {evaluation.step}/{self._steps}  validation loss {evaluation.loss:.4f}"
             f"  accuracy {evaluation.accuracy:.4f}{'  (best so far)' if best else ''}"

@@ -32,6 +32,7 @@ from jobs.run_directory import RunDirectory
 from jobs.spec import Spec
 from jobs.submission import Submission
 from jobs.submission import load as load_submission
+from jobs.trackers import Trackers
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -105,18 +106,24 @@ def _train(run: RunDirectory, among: ranks.Ranks) -> None:
             start["initial"] = adapter.fingerprints(model)
         trainable = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
         tell(f"LoRA: rank {spec.lora_r}, {trainable:,} trainable parameters, head from a {spec.head_start} start")
-        fitted = fit(
-            model,
-            rows["train"],
-            rows["validation"],
-            spec,
-            events,
-            ranks=among,
-            checkpoints=checkpoints,
-            found=found,
-            start=start,
-            spent_s=max(0.0, time.time() - run.spec.stat().st_mtime),
-        )
+        names = spec.report_to if among.is_first else ()
+        trackers = Trackers(names, run.run_id, run.root, spec.to_json() | {"data": counts})
+        try:
+            fitted = fit(
+                model,
+                rows["train"],
+                rows["validation"],
+                spec,
+                events,
+                ranks=among,
+                checkpoints=checkpoints,
+                found=found,
+                start=start,
+                spent_s=max(0.0, time.time() - run.spec.stat().st_mtime),
+                trackers=trackers,
+            )
+        finally:
+            trackers.close()
     if not among.is_first:
         return
 

@@ -62,7 +62,7 @@ def prepare(
     Raises RunFailed where that fails there, Detached after Ctrl-C.
     """
     agent = app.agent(host)
-    recipe = submit.recipe_for(agent)
+    recipe = submit.recipe_for(agent, plan.submission.spec.report_to if plan else ())
     known = environments.ready(agent, recipe)
     if known is not None and plan is None:
         return Prepared(host, known)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from typing import Any
 
@@ -41,6 +41,21 @@ BESIDE_TORCH_AT_HOME = (
     *BESIDE_TORCH, "contourpy", "cycler", "fonttools", "kiwisolver", "matplotlib", "pillow", "pyparsing",
     "python-dateutil", "tzdata",
 )  # fmt: skip
+# What a tracker requires that is not there anyway; a test takes it from the metadata, too.
+TRACKERS = {"tensorboard": "tensorboard>=2.18", "wandb": "wandb>=0.19"}
+BESIDE_FOR_TRACKER = {
+    "tensorboard": (
+        "absl-py", "grpcio", "Markdown", "MarkupSafe", "pillow", "protobuf", "setuptools", "tensorboard",
+        "tensorboard-data-server", "Werkzeug",
+    ),
+    "wandb": (
+        "certifi", "charset-normalizer", "cwevals", "distro", "googleapis-common-protos", "httpcore", "httpx",
+        "opentelemetry-api", "opentelemetry-exporter-http-transport", "opentelemetry-exporter-otlp-common",
+        "opentelemetry-exporter-otlp-proto-common", "opentelemetry-exporter-otlp-proto-http", "opentelemetry-proto",
+        "opentelemetry-sdk", "opentelemetry-semantic-conventions", "platformdirs", "protobuf", "requests", "sniffio",
+        "urllib3", "wandb", "xxhash",
+    ),
+}  # fmt: skip
 UV = "uv==0.13.9"
 
 PROOF = """
@@ -86,15 +101,22 @@ def constraints() -> list[str]:
     return [line for line in lines if line and not line.startswith("#")]
 
 
-def recipe(*, at_home: bool = False, exactly: Mapping[str, str] | None = None, **more: Any) -> dict[str, Any]:
+def recipe(
+    *,
+    at_home: bool = False,
+    exactly: Mapping[str, str] | None = None,
+    trackers: Sequence[str] = (),
+    **more: Any,
+) -> dict[str, Any]:
     """The recipe for a host, or for this machine; `exactly` are versions, by distribution, that it must be.
 
     `more` are `candidates` and `wheels`, as `remote` knows them.
     """
-    requirements = HOME_REQUIREMENTS if at_home else REQUIREMENTS
+    requirements = (*(HOME_REQUIREMENTS if at_home else REQUIREMENTS), *(TRACKERS[name] for name in trackers))
     exact = {name.lower(): version for name, version in (exactly or {}).items()}
     pinned = [_pinned(line, exact) for line in constraints()]
     beside = {_canonical(name) for name in (BESIDE_TORCH_AT_HOME if at_home else BESIDE_TORCH)}
+    beside |= {_canonical(name) for tracker in trackers for name in BESIDE_FOR_TRACKER[tracker]}
     names = [_name(one) for one in requirements]
     return {
         "python": _numbers(PYTHON),

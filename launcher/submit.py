@@ -157,6 +157,7 @@ def start(plan: Plan, agent: Agent, jobs: Sequence[tuple[str, str]]) -> runs.Sta
             agent,
             (("preparing", "fetch"), *jobs),
             wheels=_has_wheels(plan.files),
+            trackers=plan.submission.spec.report_to,
         ),
         links=links(plan.files),
         documents={RunDirectory(Path()).spec.name: plan.submission.to_json()},
@@ -173,7 +174,13 @@ def _has_wheels(files: Sequence[tuple[str, store.LocalFile]]) -> bool:
 
 
 def supervision(
-    run_id: str, name: str, agent: Agent, jobs: Sequence[tuple[str, str]], *, wheels: bool = False
+    run_id: str,
+    name: str,
+    agent: Agent,
+    jobs: Sequence[tuple[str, str]],
+    *,
+    wheels: bool = False,
+    trackers: Sequence[str] = (),
 ) -> dict[str, Any]:
     """The supervisor's plan: file names, phases and environment, as plain data.
 
@@ -189,7 +196,7 @@ def supervision(
         "only_prepares": not trains,
         "files": {key: getattr(layout, key).name for key in ("log", "events", "heartbeat", "result")},
         # On this machine the Python that runs us is worth a look before one is built.
-        "environment": recipe_for(agent) | ({"wheels": f"{root}/{wheelhouse.FOLDER}"} if wheels else {}),
+        "environment": recipe_for(agent, trackers) | ({"wheels": f"{root}/{wheelhouse.FOLDER}"} if wheels else {}),
         "env": {
             "PYTHONPATH": f"{root}/{layout.code.name}",
             "PYTHONNOUSERSITE": "1",
@@ -210,9 +217,9 @@ def supervision(
     }
 
 
-def recipe_for(agent: Agent) -> dict[str, Any]:
+def recipe_for(agent: Agent, trackers: Sequence[str] = ()) -> dict[str, Any]:
     """The recipe of the environment there; on this machine the Python that runs us is worth a look."""
-    return recipe.recipe(candidates=[sys.executable] if agent.host.is_local else [])
+    return recipe.recipe(candidates=[sys.executable] if agent.host.is_local else [], trackers=trackers)
 
 
 def _below(folder: Path, path: str) -> Path:

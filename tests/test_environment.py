@@ -562,6 +562,16 @@ def test_what_comes_beside_torch_is_complete_and_pinned(at_home):
     assert closure([name for name, _, _ in recipe["needs"]], set()) - pinned == {"torch"}
 
 
+@pytest.mark.parametrize("tracker", recipes.TRACKERS)
+def test_what_a_tracker_takes_is_complete_and_pinned(tracker):
+    from packaging.utils import canonicalize_name
+
+    recipe = recipes.recipe(trackers=[tracker])
+    wanted = closure([name for name, _, _ in recipe["needs"]], {"torch"})
+    assert {canonicalize_name(line.split("==")[0]) for line in recipe["beside"]} == wanted
+    assert any(tracker in line for line in recipe["requirements"])
+
+
 def test_transformers_asks_for_no_newer_torch_than_we_do():
     from transformers.dependency_versions_table import deps
 

@@ -48,7 +48,7 @@ def command(
     asked = load(spec, {key: value for key, value in flags.items() if value is not None})
     plan = submit.plan(asked, spec.absolute().parent, push_model=push_model)
     agent = app.agent(host)
-    recipe = submit.recipe_for(agent)
+    recipe = submit.recipe_for(agent, asked.report_to)
     if offline_wheels:
         plan = plan.with_wheels(wheelhouse.collect(agent, recipe, app.settings.cache, output.observe))
     room = partial(needed, agent, recipe, plan)
