@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from launcher import model_cache
+from launcher import estimate, model_cache
 from remote import environments
 from remote.agent import Agent
 
@@ -17,8 +16,6 @@ GIB = 1 << 30
 # A CUDA build of torch unpacks to five to six of these; without torch it is half of one (measured, 2026).
 FULL_BYTES, BESIDE_BYTES = 7 * GIB, GIB
 RESULT_BYTES = GIB
-# Qwen2.5-1.5B: the parameters, in billions, which take two bytes each.
-SIZE_IN_NAME = re.compile(r"(?<![\d.])(\d{1,3}(?:\.\d{1,2})?)B(?![a-z])", re.IGNORECASE)
 BYTES_PER_PARAMETER = 2
 
 
@@ -47,10 +44,10 @@ def _model(plan: Plan) -> tuple[str, int]:
     here = model_cache.snapshot(spec.model_name_or_path, [spec.model_revision])
     if here is not None:
         return "the base model", sum(path.stat().st_size for path in here.iterdir())
-    named = SIZE_IN_NAME.search(spec.model_name_or_path)
+    named = estimate.shape(None, spec.model_name_or_path)
     if named is None:
         return "a base model of unknown size", 0
-    return "the base model, by its name", int(float(named[1]) * 1e9 * BYTES_PER_PARAMETER)
+    return "the base model, by its name", int(named.parameters * BYTES_PER_PARAMETER)
 
 
 def _in_words(name: str, size_bytes: int) -> str:
