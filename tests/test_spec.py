@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -117,3 +119,25 @@ def test_any_values_give_a_spec_or_a_spec_error(values: dict[str, object]) -> No
 def test_a_spec_survives_its_json() -> None:
     spec = Spec(**{**SMALLEST, "data": from_mapping(SMALLEST).data, "lora_dropout": 0.1})
     assert from_mapping(spec.to_json()) == spec
+
+
+def key_table() -> str:
+    """All keys with their defaults, as a table in Markdown."""
+    lines = ["| key | default | |", "| --- | --- | --- |"]
+    for known in fields(Spec):
+        default = known.default
+        if default is dataclasses.MISSING:
+            shown = "file's name" if known.name == "name" else "needed"
+        elif isinstance(default, tuple):
+            shown = f"`{', '.join(default) or 'none'}`"
+        else:
+            shown = f"`{str(default).lower() if isinstance(default, bool) else default}`"
+        choices = known.metadata.get("choices") or known.metadata.get("allowed") or ()
+        listed = f" ({', '.join(choices)})" if choices else ""
+        lines.append(f"| `{known.name}` | {shown} | {known.metadata['help']}{listed} |")
+    return "\n".join(lines)
+
+
+def test_the_docs_have_every_key_as_it_is() -> None:
+    docs = (Path(__file__).resolve().parent.parent / "docs" / "training.md").read_text("utf-8")
+    assert docs.partition("<!-- keys")[2].partition("\n")[2].strip() == key_table()
