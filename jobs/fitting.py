@@ -185,7 +185,7 @@ class _Loop:
             if not fitted.tokens_per_batch:
                 fitted.tokens_per_batch = self._probed_budget()
             for step, rows in self._steps_left():
-                asked_to_stop = self._step(step, rows, stop.asked)
+                asked_to_stop, may_save = self._step(step, rows, stop.asked, self._time_to_save(save_took_s))
                 if measured := stopwatch.step(step, self._rows.lengths[rows[self._ranks.rank :: self._ranks.size]]):
                     self._calibrate(measured, peak, step)
                 if step in self._evaluate_at:
@@ -195,7 +195,7 @@ class _Loop:
                 if asked_to_stop and step < fitted.steps:
                     self._save(step)
                     raise Stopped(f"stopped after step {step} of {fitted.steps}, as asked")
-                if self._save_is_due(step, save_took_s):
+                if may_save and step < fitted.steps:
                     save_took_s = self._save(step)
         with torch.no_grad():
             for parameter, best in zip(self._parameters, self._best_weights, strict=True):
@@ -204,14 +204,14 @@ class _Loop:
         fitted.seconds = self._seconds()
         return fitted
 
-    def _step(self, step: int, rows: batches.Indices, asked_to_stop: bool) -> bool:
-        """One optimizer step; whether any rank was asked to stop."""
+    def _step(self, step: int, rows: batches.Indices, asked_to_stop: bool, time_to_save: bool) -> tuple[bool, bool]:
+        """One optimizer step; whether to stop after it, and whether to save: all ranks agree on both."""
         fitted, spec = self._fitted, self._spec
-        mine = rows[self._ranks.rank :: self._ranks.size]
-        loss = self._gradients(mine, len(rows))
-        flag = torch.tensor(float(asked_to_stop), device=self._device)
-        self._ranks.sum_([*self._summed_gradients(), loss, flag])
-        self._sentinels.gradients(step, loss)
+        loss = self._gradients(rows[self._ranks.rank :: self._ranks.size], len(rows))
+        wishes = torch.tensor([float(asked_to_stop), float(time_to_save)], device=self._device)
+        told = torch.cat([loss.reshape(1), wishes])
+        self._ranks.sum_([*self._summed_gradients(), told])
+        self._sentinels.gradients(step, told[0])
         if spec.max_grad_norm > 0:
             torch.nn.utils.clip_grad_norm_(self._parameters, spec.max_grad_norm)
         learning_rate = spec.learning_rate * rate(step - 1, fitted.steps, spec)
@@ -222,15 +222,18 @@ class _Loop:
         self._average.update()
         self._sentinels.weights(step, fitted.steps)
 
-        # The loss of the step before is looked at while a GPU still works on this one: no waiting, one step late.
-        self._note_loss()
-        self._pending = (step, loss)
+        # What the step before told is looked at while a GPU still works on this one: no waiting, one step late.
+        agreed = self._note_loss()
+        self._pending = (step, told)
         fitted.done = step
         fitted.rows += len(rows)
         fitted.tokens += int(self._rows.lengths[rows].sum())
         self._reporter.step(step, fitted, learning_rate, self._seconds())
-        # One process has nobody to agree with; several have to stop after the same step.
-        return asked_to_stop if self._ranks.size == 1 else bool(flag)
+        if self._ranks.size == 1:
+            agreed = asked_to_stop, time_to_save
+        if isinstance(spec.save_steps, int):
+            agreed = agreed[0], self._checkpoints is not None and step % spec.save_steps == 0
+        return agreed
 
     def _gradients(self, rows: batches.Indices, rows_in_step: int) -> Tensor:
         """Put the gradients of this rank's rows into the parameters; their share of the step's mean loss a row.
@@ -283,15 +286,16 @@ class _Loop:
                 parameter.grad = torch.zeros_like(parameter)
         return [parameter.grad for parameter in self._parameters if parameter.grad is not None]
 
-    def _note_loss(self) -> None:
-        if self._pending is not None:
-            step, loss = (
-                self._pending[0],
-                finite(self._pending[1].item(), f"loss is not finite at step {self._pending[0]}"),
-            )
-            self._sentinels.loss(step, loss)
-            self._fitted.losses.append((step, loss))
-            self._pending = None
+    def _note_loss(self) -> tuple[bool, bool]:
+        """Keep the loss of the step that was not looked at yet; whether some rank wished to stop then, or to save."""
+        if self._pending is None:
+            return False, False
+        step, told = self._pending
+        self._pending = None
+        loss, stop, save = told.tolist()
+        self._sentinels.loss(step, finite(loss, f"loss is not finite at step {step}"))
+        self._fitted.losses.append((step, loss))
+        return bool(stop), bool(save)
 
     def _evaluate(self, step: int) -> None:
         """Look at the validation split with the averaged weights; keep them if they are the best so far."""
@@ -415,13 +419,9 @@ class _Loop:
     def _seconds(self) -> float:
         return self._seconds_before + time.monotonic() - self._began
 
-    def _save_is_due(self, step: int, last_took_s: float) -> bool:
-        if self._checkpoints is None or step == self._fitted.steps:
-            return False
-        if isinstance(self._spec.save_steps, int):
-            return step % self._spec.save_steps == 0
-        due = time.monotonic() - self._saved >= max(SAVE_EVERY_S, last_took_s / SAVE_SHARE)
-        return due if self._ranks.size == 1 else bool(self._ranks.each(torch.tensor([float(due)]))[0])
+    def _time_to_save(self, last_took_s: float) -> bool:
+        since_s = time.monotonic() - self._saved
+        return self._checkpoints is not None and since_s >= max(SAVE_EVERY_S, last_took_s / SAVE_SHARE)
 
     def _save(self, step: int) -> float:
         """Save a checkpoint; the seconds it took.  A disk that is full is no reason to stop."""
