@@ -55,14 +55,19 @@ def train(root: Path) -> None:
         dtype = models.base_dtype(spec.bf16, device)
         tokenizer = models.load_tokenizer(base_folder)
         base = models.load_base(
-            base_folder, label_names=splits.label_names, pad_token_id=tokenizer.pad_token_id, dtype=dtype, device=device
+            base_folder,
+            label_names=splits.label_names,
+            pad_token_id=tokenizer.pad_token_id,
+            dtype=dtype,
+            device=device,
+            max_length=spec.max_length,
         )
         parameters = base.num_parameters()
         say(f"base: {spec.model_name_or_path}, {parameters:,} parameters, {_short(dtype)} on {device}")
 
     with clock.phase("tokens"):
         train_rows, validation_rows, test_rows = (
-            Encoded(models.encode(tokenizer, split.texts, spec.max_length), split.label_ids)
+            Encoded(models.encode(tokenizer, split.texts, spec.max_length, spec.prompt_template), split.label_ids)
             for split in (splits.train, splits.validation, splits.test)
         )
         cut = float((train_rows.lengths == spec.max_length).mean())
@@ -128,6 +133,7 @@ def train(root: Path) -> None:
             revision=base_model.revision(run, submission),
             id2label=id2label,
             max_length=spec.max_length,
+            prompt_template=spec.prompt_template,
         )
         probes.record(
             model,
@@ -137,6 +143,7 @@ def train(root: Path) -> None:
             max_length=spec.max_length,
             id2label=id2label,
             folder=run.probes,
+            prompt_template=spec.prompt_template,
         )
         base_sha256 = base_model.weight_files(base_folder)
 
