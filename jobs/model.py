@@ -65,6 +65,11 @@ def load_base(
         raise DataError(error.message, hint=error.hint) from error
     except (OSError, ValueError, RuntimeError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+        if "ignore_mismatched_sizes" in reason:
+            raise DataError(
+                f"{folder}: it is a classifier of other labels, not of {', '.join(label_names)}",
+                hint="name the base that it was made from",
+            ) from error
         raise DataError(f"{folder}: can't be loaded as a classifier: {reason}") from error
     longest = longest_row(model)
     if max_length is not None and longest is not None and max_length > longest:
