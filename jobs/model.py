@@ -76,7 +76,13 @@ def load_base(
         raise DataError(
             f"{folder}: reads at most {longest} tokens, and max_length is {max_length}", hint=f"max_length: {longest}"
         )
-    model.config.get_text_config().pad_token_id = pad_token_id
+    embeddings: Any = model.get_input_embeddings()
+    if pad_token_id >= (known := len(embeddings.weight)):
+        raise DataError(
+            f"{folder}: the tokenizer pads with token {pad_token_id}, and the base knows {known}",
+            hint="set pad_token in its tokenizer_config.json to a token that it knows",
+        )
+    text_config_of(model).pad_token_id = pad_token_id
     head_of(model).requires_grad_(True)
     for name in new_modules(model):
         model.get_submodule(name).to(torch.float32)

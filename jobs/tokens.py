@@ -22,7 +22,7 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     """The base's tokenizer, padding and cutting on the right, with a token to pad with.  Raises DataError."""
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, ImportError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
         raise DataError(f"{folder}: no tokenizer that can be loaded: {reason}") from error
     tokenizer.padding_side = "right"
@@ -45,7 +45,7 @@ def encode(
         return []
     before, after = template.split(TEXT)
     if template != TEXT:
-        alone = len(_whole(tokenizer, [before + after])["input_ids"][0])
+        alone = len(_whole(tokenizer, [before + after])[0])
         if alone >= max_length:
             raise DataError(
                 f"prompt_template: {alone} tokens without any text, and max_length is {max_length}",
@@ -95,21 +95,18 @@ def _pad_token(tokenizer: Any) -> str | None:
 
 def _cut_before(tokenizer: Any, texts: Sequence[str], max_length: int, before: str, after: str) -> list[list[int]]:
     """Token ids of `before` + text + `after`; texts are shortened until their row fits."""
-    rows: list[list[int]] = [[]] * len(texts)
-    left = dict(enumerate(texts))
+    rows = _whole(tokenizer, [before + text + after for text in texts])
+    left = {row: texts[row] for row, ids in enumerate(rows) if len(ids) > max_length}
     while left:
-        encoded = _whole(tokenizer, [before + text + after for text in left.values()])
-        for place, row in enumerate(list(left)):
-            ids = encoded["input_ids"][place]
-            if len(ids) <= max_length:
-                rows[row] = ids
-                del left[row]
-            elif not left[row]:
-                # The template alone fits, so this takes a tokenizer that makes more of less.
-                raise DataError("prompt_template: it does not fit into max_length", hint="a higher max_length")
-            else:
-                spans = encoded["offset_mapping"][place] if tokenizer.is_fast else []
-                left[row] = left[row][: _kept(left[row], spans, len(before), len(ids) - max_length)]
+        for row, spans in zip(left, _places(tokenizer, [before + text + after for text in left.values()]), strict=True):
+            left[row] = left[row][: _kept(left[row], spans, len(before), len(rows[row]) - max_length)]
+        # A shorter text can have more tokens at its end than it had there before: once more, until it fits.
+        for row, ids in zip(left, _whole(tokenizer, [before + text + after for text in left.values()]), strict=True):
+            rows[row] = ids
+        left = {row: text for row, text in left.items() if len(rows[row]) > max_length}
+        if "" in left.values():
+            # The template alone fits, so no tokenizer that reads the same text twice alike comes here.
+            raise DataError("prompt_template: it does not fit into max_length", hint="a higher max_length")
     return rows
 
 
@@ -126,9 +123,19 @@ def _kept(text: str, spans: list[tuple[int, int]], start: int, over: int) -> int
     return min(max(0, firsts[-over] - start), len(text) - 1)
 
 
-def _whole(tokenizer: Any, prompts: list[str]) -> Any:
-    """The tokens of uncut prompts, with their places in the text where the tokenizer knows them."""
-    return tokenizer(prompts, return_attention_mask=False, return_offsets_mapping=tokenizer.is_fast, verbose=False)
+def _whole(tokenizer: Any, prompts: list[str]) -> list[list[int]]:
+    """Token ids of prompts, uncut."""
+    rows: list[list[int]] = tokenizer(prompts, return_attention_mask=False, verbose=False)["input_ids"]
+    return rows
+
+
+def _places(tokenizer: Any, prompts: list[str]) -> list[list[tuple[int, int]]]:
+    """The (first, end) characters of each prompt's tokens; none where the tokenizer does not know them."""
+    if not tokenizer.is_fast:
+        return [[] for _ in prompts]
+    encoded = tokenizer(prompts, return_attention_mask=False, return_offsets_mapping=True, verbose=False)
+    places: list[list[tuple[int, int]]] = encoded["offset_mapping"]
+    return places
 
 
 def _without_padding(row: list[int], pad_token_id: int) -> list[int]:
