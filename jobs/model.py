@@ -242,11 +242,14 @@ def pooled(model: nn.Module, input_ids: Tensor) -> Tensor:
 
 
 def _reads_last_token_only(model: nn.Module) -> bool:
-    """Whether it is a causal decoder with the linear head `score` on its last hidden state: transformers gives the name
-    to those that pool the last token that is not padding."""
+    """Whether it is a causal decoder with the linear head `score` on its last hidden state.
+
+    transformers gives that name to the heads of those that pool the last token that is not padding.  Positions have to
+    be rotations: GPT-2 and its kin, which add them from a table, want a mask and say so in the log.
+    """
     config = text_config_of(model)
     causal = getattr(config, "is_causal", True) and not getattr(config, "use_bidirectional_attention", None)
-    return causal and hasattr(classifier_of(model), "score")
+    return causal and hasattr(classifier_of(model), "score") and hasattr(body_of(model), "rotary_emb")
 
 
 def _head_input(model: nn.Module, input_ids: Tensor, places: Tensor) -> Tensor:

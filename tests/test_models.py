@@ -26,7 +26,6 @@ ID2LABEL = {0: "bad", 1: "good", 2: "neither"}
 TEXTS = ["", "a", "good", "bad bad", "ends in <pad>", "ends in </s>", "<pad>", "</s></s>", "好" * 9, "long " * 20]
 MAX_LENGTH = 24
 TEMPLATE = "say: {text} ?"
-WHOLE_WAY = ("qwen2", "qwen3", "llama", "gemma", "gpt2", "bert", "roberta", "distilbert", "deberta-v2", "modernbert")
 KINDS = [*DECODERS, *ENCODERS]
 
 
@@ -87,7 +86,7 @@ def train(base: Path, artifacts: Path, *, dtype: torch.dtype = torch.float32, **
     input_ids, _ = padded(model, rows)
     label_ids = torch.arange(len(rows)) % len(ID2LABEL)
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.AdamW(trainable, lr=2e-2)
+    optimizer = torch.optim.AdamW(trainable, lr=5e-3)
     for _ in range(3):
         torch.nn.functional.cross_entropy(models.logits(model, input_ids), label_ids).backward()
         assert all(parameter.grad is not None for parameter in trainable)
@@ -105,7 +104,7 @@ def train(base: Path, artifacts: Path, *, dtype: torch.dtype = torch.float32, **
     return Trained(base, model, artifacts, initial)
 
 
-@pytest.fixture(scope="module", params=WHOLE_WAY)
+@pytest.fixture(scope="module", params=KINDS)
 def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Trained:
     folder = tmp_path_factory.mktemp(request.param)
     return train(make_base_of(request.param, folder / "base"), folder / "artifacts")
@@ -147,6 +146,12 @@ def test_logits_and_gradients_are_those_of_the_plain_forward(kind: str, tmp_path
             alone = torch.tensor([row])
             assert (models.logits(model, alone) - together).abs().max() < 1e-5
             assert (model(input_ids=alone).logits - together).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_only_what_sees_no_later_token_goes_without_a_mask(kind: str, tmp_path: Path) -> None:
+    fast = set(DECODERS) - {"gpt2", "opt"}
+    assert models._reads_last_token_only(load_base(make_base_of(kind, tmp_path))) == (kind in fast)
 
 
 # --- the whole way
