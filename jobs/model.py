@@ -87,6 +87,7 @@ def load_base(
     for name in new_modules(model):
         model.get_submodule(name).to(torch.float32)
     moved: PreTrainedModel = model.to(device)  # type: ignore[arg-type]  # transformers hides torch's overloads
+    _require_pooling_before_the_head(moved)
     return moved
 
 
@@ -115,17 +116,22 @@ def new_modules(base: nn.Module) -> list[str]:
     return names
 
 
-def with_lora(base: PreTrainedModel, spec: Spec) -> PeftModel:
-    """`base` with LoRA on the spec's linear layers, and trainable copies of the modules that are trained whole.
+def parts_to_train(base: nn.Module, spec: Spec) -> tuple[list[str], list[str]]:
+    """The linear layers that get LoRA, and the modules that are trained whole: the spec's and everything new.
 
-    Those are the spec's and everything new.  Raises JobError for names that stand for nothing in this base.
+    Raises JobError for names of the spec that stand for nothing in this base.
     """
-    saved = _outermost([*new_modules(base), *_named(base, spec.modules_to_save)])
-    targets = _targets(base, spec.target_modules, saved)
+    whole = _outermost([*new_modules(base), *_named(base, spec.modules_to_save)])
+    return _targets(base, spec.target_modules, whole), whole
+
+
+def with_lora(base: PreTrainedModel, spec: Spec) -> PeftModel:
+    """`base` with LoRA on the spec's linear layers, and trainable copies of the modules that are trained whole."""
+    targets, whole = parts_to_train(base, spec)
     config = LoraConfig(
         task_type=TaskType.SEQ_CLS,
         target_modules=targets,
-        modules_to_save=[name for name in saved if name not in adapter.HEADS],  # PEFT adds those itself
+        modules_to_save=[name for name in whole if name not in adapter.HEADS],  # PEFT adds those itself
         fan_in_fan_out=isinstance(base.get_submodule(targets[0]), Conv1D),
         r=spec.lora_r,
         lora_alpha=spec.lora_alpha,  # type: ignore[arg-type]  # PEFT says int and takes any number
@@ -141,12 +147,12 @@ def with_lora(base: PreTrainedModel, spec: Spec) -> PeftModel:
     return model
 
 
-def _targets(base: nn.Module, names: Sequence[str], saved: Sequence[str]) -> list[str]:
+def _targets(base: nn.Module, names: Sequence[str], whole: Sequence[str]) -> list[str]:
     """The linear layers that `names` (or all-linear) stand for, but for those in modules that are trained whole."""
     linear = [
         name
         for name, module in base.named_modules()
-        if isinstance(module, nn.Linear | Conv1D) and not _is_below(name, saved)
+        if isinstance(module, nn.Linear | Conv1D) and not _is_below(name, whole)
     ]
     if ALL_LINEAR in names:
         return linear
@@ -231,7 +237,7 @@ def pooled(model: nn.Module, input_ids: Tensor) -> Tensor:
     """
     places = pooling_positions(input_ids, pad_id_of(model))  # (B,)
     if not _reads_last_token_only(model):
-        return _head_input(model, input_ids, places)
+        return _head_input(model, input_ids, places)[0].float()
     decoder: Any = body_of(model)
     rows = torch.arange(len(input_ids), device=input_ids.device)  # (B,)
     # What comes later is never seen, so padding on the right needs no mask; without one, attention takes its fast
@@ -252,8 +258,24 @@ def _reads_last_token_only(model: nn.Module) -> bool:
     return causal and hasattr(classifier_of(model), "score") and hasattr(body_of(model), "rotary_emb")
 
 
-def _head_input(model: nn.Module, input_ids: Tensor, places: Tensor) -> Tensor:
-    """(B, H) float32 that the head's last layer is given in the whole classifier's forward, under a mask."""
+def _require_pooling_before_the_head(model: nn.Module) -> None:
+    """Raise JobError for a classifier that means its logits over all tokens, as EuroBERT's does by default."""
+    if _reads_last_token_only(model):
+        return
+    tokens = [token for token in range(4) if token != pad_id_of(model)][:3]
+    input_ids = torch.tensor([tokens], device=head_of(model).weight.device)
+    with torch.no_grad(), precision(model):
+        features, expected = _head_input(model, input_ids, torch.full_like(input_ids[:, 0], len(tokens) - 1))
+        found = head_of(model)(features)
+    if not torch.allclose(found.float(), expected.float(), rtol=0.05, atol=1e-3):
+        raise JobError(
+            f"{type(classifier_of(model)).__name__}: its logits are not what its head makes of one vector a text",
+            hint="in the base's config.json, another classifier_pooling",
+        )
+
+
+def _head_input(model: nn.Module, input_ids: Tensor, places: Tensor) -> tuple[Tensor, Tensor]:
+    """What the head's last layer is given in the whole classifier's forward under a mask, (B, H), and its logits."""
     thread = threading.get_ident()
     seen: list[Tensor] = []
 
@@ -264,13 +286,13 @@ def _head_input(model: nn.Module, input_ids: Tensor, places: Tensor) -> Tensor:
     mask = torch.arange(input_ids.shape[1], device=input_ids.device) <= places.unsqueeze(1)  # (B, T)
     hook = head_of(model).register_forward_pre_hook(keep)
     try:
-        classifier_of(model)(input_ids=input_ids, attention_mask=mask.long())
+        logits: Tensor = classifier_of(model)(input_ids=input_ids, attention_mask=mask.long()).logits  # (B, C)
     finally:
         hook.remove()
     features = seen[-1]
     if features.dim() == 3:
         features = features[torch.arange(len(features), device=features.device), places]
-    return features.float()
+    return features, logits
 
 
 @contextlib.contextmanager

@@ -62,6 +62,7 @@ def train(root: Path) -> None:
             device=device,
             max_length=spec.max_length,
         )
+        models.parts_to_train(base, spec)  # a name that stands for nothing is told before anything is computed
         parameters = base.num_parameters()
         say(f"base: {spec.model_name_or_path}, {parameters:,} parameters, {_short(dtype)} on {device}")
 

@@ -14,10 +14,10 @@ import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
-from tiny import DECODERS, ENCODERS, make_base_of
+from tiny import DECODERS, ENCODERS, make_base_of, make_run, toy_rows
 from transformers import AutoModelForSequenceClassification, Qwen2Config, Qwen3Config
 
-from jobs import adapter, batches, probes, reproduction, static_checks
+from jobs import adapter, baselines, batches, evaluation, inference, probes, reproduction, static_checks, training
 from jobs import model as models
 from jobs.errors import AdapterRejected, DataError, JobError
 from jobs.spec import Spec, from_mapping
@@ -154,7 +154,89 @@ def test_only_what_sees_no_later_token_goes_without_a_mask(kind: str, tmp_path: 
     assert models._reads_last_token_only(load_base(make_base_of(kind, tmp_path))) == (kind in fast)
 
 
+def test_a_decoder_that_looks_both_ways_has_a_mask(tmp_path: Path) -> None:
+    model = load_base(make_base_of("gemma3_text", tmp_path, use_bidirectional_attention=True))
+    rows = [[5, 6, 7, 8, 9, 10], [5, 6, 7], [9]]
+    input_ids, mask = padded(model, rows)
+    with torch.no_grad():
+        expected = model(input_ids=input_ids, attention_mask=mask).logits
+        without = model(input_ids=input_ids).logits
+        assert (models.logits(model, input_ids) - expected).abs().max() < 1e-5
+    assert (without - expected).abs().max() > 1e-2
+
+
+@pytest.mark.parametrize("kind", ["roberta", "distilbert", "electra", "deberta-v2", "modernbert", "qwen3"])
+def test_the_last_layer_is_the_head_even_where_others_are_as_wide(kind: str, tmp_path: Path) -> None:
+    names = [f"label {number}" for number in range(32)]
+    options: dict[str, Any] = {"pad_token_id": 1, "dtype": torch.float32, "device": torch.device("cpu")}
+    model = models.load_base(make_base_of(kind, tmp_path), label_names=names, **options)
+    lora = models.with_lora(model, make_spec(lora_r=32)).eval()
+    input_ids = torch.tensor([[70, 71, 72]])
+    with torch.no_grad():
+        assert (models.logits(lora, input_ids) - lora(input_ids=input_ids).logits).abs().max() < 1e-5
+    assert models.head_of(lora).weight.requires_grad
+
+
+def test_logits_that_are_pooled_after_the_head_are_refused(tmp_path: Path) -> None:
+    from transformers import EuroBertConfig, EuroBertForMaskedLM
+
+    sizes = {"vocab_size": 300, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "head_dim": 8}
+    config = EuroBertConfig(**sizes, num_attention_heads=4, initializer_range=0.2, pad_token_id=0)
+    options: dict[str, Any] = {"dtype": torch.float32, "device": torch.device("cpu"), "pad_token_id": 0}
+    for pooling in ("mean", "late"):
+        config.classifier_pooling = pooling
+        with adapter.quiet_libraries():
+            EuroBertForMaskedLM(config).save_pretrained(tmp_path)
+        if pooling == "mean":
+            model = models.load_base(tmp_path, label_names=("a", "b"), **options)
+            assert models.logits(model, torch.tensor([[5, 6, 7]])).shape == (1, 2)
+        else:
+            with pytest.raises(JobError, match="not what its head makes of one vector") as caught:
+                models.load_base(tmp_path, label_names=("a", "b"), **options)
+            assert "classifier_pooling" in caught.value.hint
+
+
+def test_threads_that_share_an_encoder_keep_to_their_rows(bert: Path) -> None:
+    model = load_base(bert)
+    rows = [[70 + row % 9] * (row % 7 + 1) for row in range(200)]
+    alone = inference.logits(model, rows, tokens_per_batch=16)
+    torch.set_num_threads(3)
+    try:
+        together = inference.logits(model, rows, tokens_per_batch=16)
+    finally:
+        torch.set_num_threads(1)
+    assert np.abs(alone - together).max() < 1e-5
+
+
+def test_a_padding_token_that_the_base_lacks(bert: Path) -> None:
+    options: dict[str, Any] = {"dtype": torch.float32, "device": torch.device("cpu")}
+    with pytest.raises(DataError, match="pads with token 300, and the base knows 300"):
+        models.load_base(bert, label_names=("a", "b"), pad_token_id=300, **options)
+
+
 # --- the whole way
+
+
+def test_a_name_that_stands_for_nothing_ends_a_run_at_once(qwen3: Path, tmp_path: Path) -> None:
+    run = make_run(tmp_path, qwen3, target_modules=["w_proj"])
+    with pytest.raises(JobError, match="no linear layer is called w_proj"):
+        training.train(run.root)
+    assert not (run.artifacts / baselines.FILE).exists()
+
+
+@pytest.mark.parametrize("kind", ["bert", "gpt2"])
+def test_a_run_of_another_kind_of_base(kind: str, tmp_path: Path) -> None:
+    base = make_base_of(kind, tmp_path / "base")
+    run = make_run(tmp_path, base, prompt_template=TEMPLATE, rows=64, num_train_epochs=1)
+    training.train(run.root)
+    record = json.loads(run.training.read_text())
+    checks = static_checks.check_adapter(run.adapter, base_folder=base, initial=record["initial"], ours=True)
+    checks += reproduction.reproduce(run.adapter, run.probes, base, where="host")
+    assert [check for check in checks if check.status != "pass"] == []
+    texts = [text for text, _ in toy_rows(40, 1)]
+    logits = evaluation.infer(run, base, texts, evaluation.read_trained(run), "auto")
+    truth = np.array([label == "good" for _, label in toy_rows(40, 1)])
+    assert (logits.argmax(axis=1) == truth).mean() == record["best"]["accuracy"]
 
 
 def test_what_was_trained_is_saved_and_reproduced(trained: Trained) -> None:
