@@ -15,7 +15,7 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 from tiny import DECODERS, ENCODERS, make_base_of, make_run, toy_rows
-from transformers import AutoModelForSequenceClassification, Qwen2Config, Qwen3Config
+from transformers import AutoModel, AutoModelForSequenceClassification, Qwen2Config, Qwen3Config
 
 from jobs import adapter, baselines, batches, evaluation, inference, probes, reproduction, static_checks, training
 from jobs import model as models
@@ -308,6 +308,45 @@ def test_a_bf16_base_trains_in_float32(kind: str, tmp_path: Path) -> None:
     assert (head != before).all()
     assert run.static() == {}
     assert run.reproduced() == {}
+
+
+@pytest.mark.parametrize(
+    "kind", ["bert", "distilbert", "electra", "deberta-v2", "modernbert", "roberta", "gpt2", "qwen3"]
+)
+def test_names_that_peft_shortens_mean_the_same_layers(kind: str, tmp_path: Path) -> None:
+    """From 20 layers on it keeps only what their names end in."""
+    depth = "n_layer" if kind == "gpt2" else "num_hidden_layers"
+    run = train(make_base_of(kind, tmp_path / "base", **{depth: 5}), tmp_path / "a")
+    config = json.loads((run.adapter / adapter.CONFIG).read_text())
+    pairs = [key for key in run.initial if "lora_A" in key]
+    assert len(config["target_modules"]) < 20 <= len(pairs)
+    assert run.static() == {} and run.reproduced() == {}
+
+
+def test_a_base_saved_without_the_classifiers_prefix(tmp_path: Path) -> None:
+    """As the Hub's gpt2 is, and every base that was saved as a bare body."""
+    for kind in ("gpt2", "bert", "roberta", "distilbert"):
+        base = make_base_of(kind, tmp_path / kind)
+        with adapter.quiet_libraries():
+            AutoModel.from_pretrained(base).save_pretrained(base)
+        run = train(base, tmp_path / f"{kind}-run")
+        assert run.static() == {} and run.reproduced() == {}
+
+
+def test_plain_pefts_own_choice_passes_the_static_checks(tmp_path: Path) -> None:
+    """RoBERTa with `dense` among the targets, DistilBERT with a head that only PEFT's rule names."""
+    for kind, targets in (("roberta", ["query", "dense"]), ("distilbert", ["q_lin", "lin1"])):
+        base = make_base_of(kind, tmp_path / kind)
+        with adapter.quiet_libraries():
+            AutoModel.from_pretrained(base).save_pretrained(base)  # with a pooler
+            plain = AutoModelForSequenceClassification.from_pretrained(base, num_labels=2)
+            model = get_peft_model(plain, LoraConfig(task_type="SEQ_CLS", target_modules=targets, r=2))
+            for name, parameter in model.named_parameters():
+                if "lora_B" in name:
+                    torch.nn.init.normal_(parameter)
+            model.save_pretrained(tmp_path / f"{kind}-adapter")
+        found = static_checks.check_adapter(tmp_path / f"{kind}-adapter", base_folder=base)
+        assert {check.id: check.detail for check in found if check.status == "fail"} == {}
 
 
 def test_a_pooler_that_the_base_brings_is_not_new(tmp_path: Path) -> None:

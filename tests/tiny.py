@@ -54,7 +54,7 @@ _ENCODER: dict[str, Any] = _SIZES | _SPECIAL
 _ROBERTA: dict[str, Any] = _ENCODER | {"pad_token_id": 1, "bos_token_id": 0, "max_position_embeddings": 66}
 _GPT2 = {"vocab_size": 300, "n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 64, "initializer_range": 0.2}
 _OPT = {"ffn_dim": 64, "word_embed_proj_dim": 32, "init_std": 0.2, "pad_token_id": 1, "bos_token_id": 2}
-_DISTILBERT = {"dim": 32, "hidden_dim": 64, "n_layers": 2, "n_heads": 4}
+_DISTILBERT = {"dim": 32, "hidden_dim": 64}  # the rest by its usual names
 DECODERS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "qwen2": ("Qwen2Config", "Qwen2ForCausalLM", _DECODER),
     "qwen3": ("Qwen3Config", "Qwen3ForCausalLM", _DECODER),
