@@ -84,7 +84,10 @@ def load_base(
         )
     text_config_of(model).pad_token_id = pad_token_id
     head_of(model).requires_grad_(True)
-    for name in new_modules(model):
+    new = new_modules(model)
+    if half := [name for name, p in model.named_parameters() if p.requires_grad and not _is_below(name, new)]:
+        raise DataError(f"{folder}: the base lacks {len(half)} weights of modules it has, first {half[0]}")
+    for name in new:
         model.get_submodule(name).to(torch.float32)
     moved: PreTrainedModel = model.to(device)  # type: ignore[arg-type]  # transformers hides torch's overloads
     _require_pooling_before_the_head(moved)
@@ -99,7 +102,8 @@ def longest_row(model: nn.Module) -> int | None:
         if isinstance(module, nn.Embedding) and ("position" in last or last == "wpe"):
             # RoBERTa counts from behind its padding's index.
             skipped = 0 if module.padding_idx is None else module.padding_idx + 1
-            return min(module.num_embeddings, int(config.max_position_embeddings)) - skipped
+            most = getattr(config, "max_position_embeddings", module.num_embeddings)  # OPT's table has more rows
+            return min(module.num_embeddings, int(most)) - skipped
     return None
 
 
@@ -154,15 +158,14 @@ def _targets(base: nn.Module, names: Sequence[str], whole: Sequence[str]) -> lis
         for name, module in base.named_modules()
         if isinstance(module, nn.Linear | Conv1D) and not _is_below(name, whole)
     ]
-    if ALL_LINEAR in names:
-        return linear
-    if unknown := [name for name in names if not any(_is_named(layer, name) for layer in linear)]:
-        there = ", ".join(dict.fromkeys(layer.split(".")[-1] for layer in linear))
-        raise JobError(f"target_modules: no linear layer is called {', '.join(unknown)}", hint=f"there are {there}")
-    targets = [layer for layer in linear if any(_is_named(layer, name) for name in names)]
-    if not targets:
-        raise JobError("target_modules: no layer at all", hint=f"target_modules: {ALL_LINEAR}")
-    return targets
+    if ALL_LINEAR not in names:
+        if unknown := [name for name in names if not any(_is_named(layer, name) for layer in linear)]:
+            there = ", ".join(dict.fromkeys(layer.split(".")[-1] for layer in linear))
+            raise JobError(f"target_modules: no linear layer is called {', '.join(unknown)}", hint=f"there are {there}")
+        linear = [layer for layer in linear if any(_is_named(layer, name) for name in names)]
+    if not linear:
+        raise JobError("target_modules: no layer at all is left for LoRA", hint=f"target_modules: {ALL_LINEAR}")
+    return linear
 
 
 def _named(base: nn.Module, names: Sequence[str]) -> list[str]:

@@ -382,6 +382,24 @@ def test_a_base_that_lacks_a_part_is_no_base(bert: Path, tmp_path: Path) -> None
         load_base(base)
 
 
+def test_half_a_module_is_neither_the_bases_nor_new(tmp_path: Path) -> None:
+    base = make_base_of("modernbert", tmp_path / "base")
+    held = load_file(base / "model.safetensors")
+    held.pop("head.dense.weight")
+    save_file(held, base / "model.safetensors", metadata={"format": "pt"})
+    assert "head.dense" in models.new_modules(load_base(base))  # a whole one, and the only one that `head` lacks
+    run = train(base, tmp_path / "a")
+    assert run.static() == {} and run.reproduced() == {}
+    deberta = make_base_of("deberta-v2", tmp_path / "deberta")
+    with adapter.quiet_libraries():
+        AutoModelForSequenceClassification.from_pretrained(deberta, num_labels=3).save_pretrained(deberta)
+    held = load_file(deberta / "model.safetensors")
+    held.pop("pooler.dense.bias")
+    save_file(held, deberta / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(DataError, match=r"lacks 1 weights of modules it has, first pooler.dense.bias"):
+        load_base(deberta)
+
+
 # --- what is trained
 
 
@@ -419,6 +437,7 @@ def test_what_is_trained_whole_has_no_lora(bert: Path) -> None:
         ({"target_modules": ["score"]}, "no linear layer is called score", "q_proj"),
         ({"target_modules": ["proj"]}, "no linear layer is called proj", "q_proj"),
         ({"target_modules": "none"}, "no layer at all", "all-linear"),
+        ({"modules_to_save": ["model"]}, "no layer at all", ""),
         ({"target_modules": ["q_proj"], "modules_to_save": ["layers"]}, "no linear layer is called q_proj", ""),
         ({"modules_to_save": ["nrm"]}, "no module is called nrm", "norm"),
     ],
