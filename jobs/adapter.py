@@ -12,15 +12,17 @@ import hashlib
 import importlib.metadata
 import json
 import os
+import re
 import shutil
 import tempfile
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import TYPE_CHECKING, Any
 
 from jobs import atomic, safetensors_file
 from jobs.errors import AdapterRejected
+from jobs.spec import TEXT
 
 if TYPE_CHECKING:
     import torch
@@ -30,6 +32,10 @@ if TYPE_CHECKING:
 WEIGHTS = "adapter_model.safetensors"
 CONFIG = "adapter_config.json"
 CLASSIFIER = "classifier.json"
+HEADS = ("score", "classifier")
+"""What PEFT trains and saves whole in every classifier, whether its configuration says so or not."""
+MAX_TEMPLATE = 65536
+"""Characters of a prompt template; the spec allows no more."""
 LIBRARIES = ("torch", "transformers", "peft", "safetensors", "tokenizers")
 
 # What a LoRA configuration may say here.  Every other key PEFT knows must have its default: some of them
@@ -55,6 +61,7 @@ def save(
     revision: str,
     id2label: Mapping[int, str],
     max_length: int,
+    prompt_template: str = TEXT,
 ) -> None:
     """Put the adapter, its tokenizer and `classifier.json` at `folder`, whole or not at all.
 
@@ -77,8 +84,11 @@ def save(
         # files.
         if isinstance(config["target_modules"], list):
             config["target_modules"].sort()
+        # It adds the heads' names once more at every turn.
+        config["modules_to_save"] = list(dict.fromkeys(config["modules_to_save"]))
         atomic.write_json(new / CONFIG, config)
-        atomic.write_json(new / CLASSIFIER, _classifier(model, tokenizer, id2label, max_length) | identity)
+        classifier = _classifier(model, tokenizer, id2label, max_length)
+        atomic.write_json(new / CLASSIFIER, classifier | {"prompt_template": prompt_template} | identity)
         safetensors_file.read_header(new / WEIGHTS).require()
         os.chmod(new, 0o755)  # mkdtemp makes it private; an artifact is not
         _flush(new)
@@ -95,7 +105,7 @@ def load(
     id2label: Mapping[int, str],
     attention: str | None = None,
 ) -> PeftModel:
-    """Base and adapter from disk on the CPU, in eval mode: the base in `dtype`, LoRA and head in float32.
+    """Base and adapter from disk on the CPU, in eval mode: the base in `dtype`, what was trained in float32.
 
     Raises AdapterRejected unless the file's tensors are exactly those the model needs, and arrive in it
     unchanged. Contacts no Hub, unpickles nothing, runs no code from either folder, and asks only
@@ -107,8 +117,18 @@ def load(
     config = lora_config(adapter_folder)
     model = load_base(base_folder, dtype=dtype, id2label=id2label, attention=attention)
     set_pad_token(model, adapter_folder)
-    # PEFT copies the head from the base's, in the base's dtype; bf16 would round the trained one.
-    classification_head(model).float()
+    saved = (*HEADS, *(config.modules_to_save or ()))
+    unknown = [
+        name for name, parameter in model.named_parameters() if parameter.requires_grad and not is_saved(name, saved)
+    ]
+    if unknown:
+        raise AdapterRejected(
+            f"{adapter_folder}: neither it nor the base has {len(unknown)} weights, first {unknown[0]}"
+        )
+    # PEFT copies these from the base's, in the base's dtype; bf16 would round the trained ones.
+    for name, parameter in model.named_parameters():
+        if is_saved(name, saved):
+            parameter.data = parameter.data.float()
     with quiet_libraries(), _peft_problems_as_errors(adapter_folder):
         loaded = PeftModel.from_pretrained(model, str(adapter_folder), config=config, torch_device="cpu")
     _require_same_tensors(loaded, header)
@@ -122,8 +142,8 @@ def load_base(
 ) -> PreTrainedModel:
     """The base of a folder with a fresh head of len(id2label) classes, on the CPU, in eval mode.
 
-    `attention` is transformers' attn_implementation.  Raises AdapterRejected when the folder lacks any weight
-    but the head's.
+    Only what an adapter has to bring has gradients: the head, and what the folder has no weights for.  `attention` is
+    transformers' attn_implementation.  Raises AdapterRejected when the folder lacks a weight of the body itself.
     """
     from transformers import AutoModelForSequenceClassification
 
@@ -144,10 +164,14 @@ def load_base(
             output_loading_info=True,
             **options,
         )
-    missing = [key for key in info["missing_keys"] if not key.startswith(("score.", "classifier."))]
-    missing += [str(key) for key in info["mismatched_keys"]]
-    if missing:
-        raise AdapterRejected(f"{base_folder}: the base lacks {len(missing)} weights, first {sorted(missing)[0]}")
+    missing = set(info["missing_keys"])
+    # A body is never new but for BERT's pooler, which the language model that the base was made as has no use for.
+    body = f"{model.base_model_prefix}."
+    lacking = [key for key in missing if key.startswith(body) and not key.startswith(f"{body}pooler.")]
+    if lacking:
+        raise AdapterRejected(f"{base_folder}: the base lacks {len(lacking)} weights, first {min(lacking)}")
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(name in missing or name.split(".")[0] in HEADS)
     checked: PreTrainedModel = model.eval()
     return checked
 
@@ -221,6 +245,11 @@ def lora_config(folder: Path) -> LoraConfig:
     ]
     if strange:
         raise AdapterRejected(f"{folder / CONFIG}: not supported: {', '.join(sorted(strange))[:200]}")
+    saved = document.get("modules_to_save") or []
+    if not isinstance(saved, list) or not all(
+        isinstance(name, str) and re.fullmatch(r"[\w.]+", name) for name in saved
+    ):
+        raise AdapterRejected(f"{folder / CONFIG}: modules_to_save is not a list of modules")  # PEFT takes patterns
     try:
         plain = {key: document[key] for key in _PLAIN_KEYS if key in document}
         return LoraConfig(task_type="SEQ_CLS", inference_mode=True, **plain)
@@ -241,16 +270,28 @@ def read_json(path: Path) -> dict[str, Any]:
     return document
 
 
-def classification_head(model: Any) -> torch.nn.Module:
-    """The head of a sequence classifier, with or without PEFT around it; of two the trained one."""
-    # get_base_model() would do, were it not for models that are not PEFT's.
-    inner = model.get_base_model() if hasattr(model, "peft_config") else model
-    head = getattr(inner, "score", None)
-    head = getattr(inner, "classifier", None) if head is None else head
-    if head is None:
-        raise AdapterRejected(f"{type(inner).__name__}: no classification head called score or classifier")
-    trained: torch.nn.Module = head.modules_to_save[model.active_adapter] if hasattr(head, "modules_to_save") else head
-    return trained
+def is_saved(name: str, modules_to_save: Iterable[str]) -> bool:
+    """Whether a tensor, named as in the base's classifier, belongs to a module that is saved whole.
+
+    PEFT's rule: the name of a module that it is in ends in one of these.
+    """
+    return any(f"{module}." in name for module in modules_to_save)
+
+
+def prompt_template(folder: Path) -> str:
+    """The template that an adapter was trained with; folders that do not tell have the bare text.
+
+    Raises AdapterRejected where classifier.json, which may come from anywhere, holds something else.
+    """
+    template = read_json(folder / CLASSIFIER).get("prompt_template", TEXT)
+    if not is_template(template):
+        raise AdapterRejected(f"{folder / CLASSIFIER}: not a prompt template: {template!r:.100}")
+    return str(template)
+
+
+def is_template(value: Any) -> bool:
+    """Whether `value` is a text of some size with {text} in it once."""
+    return isinstance(value, str) and value.count(TEXT) == 1 and len(value) <= MAX_TEMPLATE
 
 
 def set_pad_token(model: Any, adapter_folder: Path) -> None:

@@ -88,10 +88,11 @@ def flops_per_token(model: nn.Module, mean_length: float) -> float:
     2 products of (T/2) x hidden forward and twice that backward, in every layer.
     """
     base: Any = models.classifier_of(model)
-    config = base.config.get_text_config()
+    config = models.text_config_of(model)
     embeddings = {id(module.weight) for module in base.modules() if isinstance(module, nn.Embedding)}
     parameters = sum(parameter.numel() for parameter in base.parameters() if id(parameter) not in embeddings)
-    return float(4 * parameters + 6 * mean_length * config.hidden_size * config.num_hidden_layers)
+    width = getattr(config, "hidden_size", 0) * getattr(config, "num_hidden_layers", 0)
+    return float(4 * parameters + 6 * mean_length * width)
 
 
 def peak_flops(device: torch.device, dtype: torch.dtype) -> float:

@@ -123,7 +123,7 @@ def infer(
     id2label = dict(enumerate(trained.label_names))
     model = adapter.load(base_folder, run.adapter, dtype=dtype, id2label=id2label).to(torch.device(device))
     tokenizer = adapter.load_tokenizer(run.adapter)
-    token_ids = models.encode(tokenizer, texts, trained.max_length)
+    token_ids = models.encode(tokenizer, texts, trained.max_length, adapter.prompt_template(run.adapter))
     return inference.logits(model, token_ids, tokens_per_batch=inference.budget(tokens_per_batch, device))
 
 

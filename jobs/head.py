@@ -26,7 +26,10 @@ MAX_ROWS = 50_000
 
 @dataclass(frozen=True)
 class Probe:
-    """`weight` (C, H) float32 without bias, as decoders' SEQ_CLS heads are; what was chosen, and how well it does."""
+    """`weight` (C, H) float32; what was chosen, and how well it does.
+
+    Without bias, as decoders' SEQ_CLS heads are; an encoder's starts at zero.
+    """
 
     weight: Floats
     strength: float

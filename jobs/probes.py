@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from jobs import adapter, atomic, safetensors_file
 from jobs.errors import AdapterRejected
+from jobs.spec import TEXT
 
 if TYPE_CHECKING:
     import torch
@@ -55,6 +56,7 @@ class Probes:
     device: str
     matmul_precision: str
     libraries: dict[str, str]
+    prompt_template: str = TEXT
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,7 @@ def record(
     max_length: int,
     id2label: Mapping[int, str],
     folder: Path,
+    prompt_template: str = TEXT,
 ) -> None:
     """Store the logits of `texts` in `folder`, to be called once the best weights are restored.
 
@@ -83,7 +86,7 @@ def record(
     """
     if not texts:
         raise AdapterRejected("no probe texts: nothing could be reproduced later")
-    probes = _describe(model, tokenizer, list(texts), max_length, id2label)
+    probes = _describe(model, tokenizer, list(texts), max_length, id2label, prompt_template)
     logits = {AS_TRAINED: forward(model, probes).logits}
     with _on_device_or_cpu(_portable_copy(model, base_folder, probes), model.device) as portable:
         logits[PORTABLE] = forward(portable, probes).logits
@@ -129,6 +132,7 @@ def _sane(probes: Probes) -> bool:
         and probes.attention in ATTENTIONS
         and probes.dtype in DTYPES
         and probes.matmul_precision in PRECISIONS
+        and adapter.is_template(probes.prompt_template)
     )
 
 
@@ -144,7 +148,7 @@ def forward(model: PeftModel, probes: Probes, *, batch_size: int = BATCH_SIZE, r
     pooled: list[torch.Tensor] = []
     logits: list[torch.Tensor] = []
     seen: list[torch.Tensor] = []
-    head = adapter.classification_head(model)
+    head = models.head_of(model)
     was_training = model.training
     model.eval()
     try:
@@ -196,21 +200,14 @@ def exact_float32() -> Iterator[None]:
         torch.set_float32_matmul_precision(before)
 
 
-def base_dtype(model: PeftModel) -> torch.dtype:
-    """The dtype of the base's own weights, whatever LoRA and head are in."""
-    base: Any = model.get_base_model()
-    dtype: torch.dtype = base.get_input_embeddings().weight.dtype
-    return dtype
-
-
 def _describe(
-    model: PeftModel, tokenizer: Any, texts: list[str], max_length: int, id2label: Mapping[int, str]
+    model: PeftModel, tokenizer: Any, texts: list[str], max_length: int, id2label: Mapping[int, str], template: str
 ) -> Probes:
     import torch
 
     from jobs import model as models
 
-    token_ids = models.encode(tokenizer, texts, max_length)
+    token_ids = models.encode(tokenizer, texts, max_length, template)
     if len(set(texts)) > 1 and len(set(map(tuple, token_ids))) == 1:
         raise AdapterRejected("the tokenizer gives the same tokens for every probe text: it is not this base's")
     pad = model.config.get_text_config().pad_token_id
@@ -224,10 +221,11 @@ def _describe(
         pad_token_id=pad,
         id2label={str(k): v for k, v in sorted(id2label.items())},
         attention=str(model.config._attn_implementation),
-        dtype=str(base_dtype(model)).removeprefix("torch."),
+        dtype="bfloat16" if models.is_bf16(model) else "float32",
         device=torch.cuda.get_device_name(model.device) if model.device.type == "cuda" else model.device.type,
         matmul_precision=torch.get_float32_matmul_precision(),
         libraries=adapter.library_versions(),
+        prompt_template=template,
     )
 
 

@@ -37,6 +37,8 @@ CONTROL_MISS = 10.0
 """In tolerances: an emptied adapter misses by 20 or more, as the distance is made from it."""
 LEAST_DISTANCE = 2e-4
 """Of the largest logit: below it 5 % drown in float32's rounding, and nobody sees a difference."""
+NEW_HEAD_SEED = 2_961_305_417
+"""One that no run is likely to have: with the run's own, a random start would draw this very head first."""
 SINGLES = 4
 """Probes that are also run alone; padding goes wrong for all texts or none."""
 
@@ -133,12 +135,17 @@ def _as_trained(adapter_folder: Path, base_folder: Path, stored: Probes, logits:
 def _load(adapter_folder: Path, base_folder: Path, stored: Probes, *, dtype: torch.dtype, attention: str) -> PeftModel:
     import torch
 
+    from jobs import model as models
+
     labels = {int(k): v for k, v in stored.id2label.items()}
     try:
         model = adapter.load(base_folder, adapter_folder, dtype=dtype, id2label=labels, attention=attention)
     except (OSError, ValueError, ImportError) as error:
         reason = " ".join(str(error).split())[:300]
         raise AdapterRejected(f"{base_folder}: can't be loaded: {reason}") from error
+    longest = models.longest_row(model)
+    if longest is not None and max(map(len, stored.token_ids)) > longest:
+        raise AdapterRejected(f"{base_folder}: the probes have rows of more than its {longest:,} tokens: another base")
     size = model.get_input_embeddings().weight.shape[0]
     if max(max(ids) for ids in stored.token_ids) >= size:
         raise AdapterRejected(f"{base_folder}: the probes have tokens beyond its {size:,}: another base")
@@ -150,7 +157,8 @@ def _tokenizer(adapter_folder: Path, stored: Probes) -> Check:
 
     try:
         tokenizer = adapter.load_tokenizer(adapter_folder)
-        ids = models.encode(tokenizer, stored.texts, stored.max_length)
+        template = adapter.prompt_template(adapter_folder)
+        ids = models.encode(tokenizer, stored.texts, stored.max_length, template)
     except Exception as error:  # the files are the host's, and fail in every way there is
         return _check("tokenizer", "fail", f"{type(error).__name__}: {' '.join(str(error).split())[:200]}")
     different = sum(a != b for a, b in zip(ids, stored.token_ids, strict=True))
@@ -171,10 +179,10 @@ def _emptied(model: PeftModel, stored: Probes) -> Outputs:
 
 
 def _with_new_head(model: PeftModel, on: Outputs) -> Logits:
-    """Logits of a head drawn anew, as transformers would, on the adapter's own features."""
+    """Logits of a last layer drawn anew, as transformers would, on the adapter's own features."""
     import torch
 
-    generator = torch.Generator().manual_seed(0)
+    generator = torch.Generator().manual_seed(NEW_HEAD_SEED)
     width = getattr(model.config.get_text_config(), "initializer_range", 0.02)
     weight = torch.empty(on.logits.shape[1], on.pooled.shape[1]).normal_(0.0, width, generator=generator)
     logits: Logits = (torch.from_numpy(on.pooled) @ weight.T).numpy()

@@ -21,7 +21,7 @@ from jobs.checks import Check
 from jobs.errors import AdapterRejected
 
 PREFIXES = ("_orig_mod.", "_fsdp_wrapped_module.", "module.")
-HEADS = ("score", "classifier")
+HEADS = adapter.HEADS
 ROOT = "base_model.model."
 PAGE_BYTES = 4096
 TAIL_BYTES = 64
@@ -212,9 +212,8 @@ def _prefixes(subject: _Folder) -> Finding:
 
 
 def _keys(subject: _Folder) -> Finding:
-    saved = subject.config.get("modules_to_save") or []
-    known = {*HEADS, *(str(name) for name in (saved if isinstance(saved, list) else []))}
-    odd = [key for key in subject.others if not known & set(key.split(".")[:-1])]
+    saved = _saved(subject)
+    odd = [key for key in subject.others if not adapter.is_saved(key, saved)]
     odd += [name for name in subject.arrays if not _unwrapped(name).startswith(ROOT) and name not in odd]
     if odd:
         return "fail", f"{len(odd)} keys that PEFT does not write, first {_word(odd[0])}"
@@ -259,8 +258,14 @@ def _modules(subject: _Folder) -> Finding:
     # A language model's own head and other parts that a classifier lacks stand beside the body, not in it.
     roots = {name.split(".")[0] for name in present}
     body = {name: shape for name, shape in subject.base.items() if name.split(".")[0] in roots}
-    linear = {name for name, shape in body.items() if len(shape) == 2 and _is_linear(name)}
-    expected = {name for name in linear if targets == "all-linear" or _is_target(name, targets)}
+    saved = _saved(subject)
+    matrices = {name for name, shape in body.items() if len(shape) == 2 and not adapter.is_saved(f"{name}.", saved)}
+    if targets == "all-linear":
+        expected = {name for name in matrices if _is_linear(name)}
+    else:
+        expected = {name for name in matrices if _is_target(name, targets)}
+    # RoBERTa's file has a pooler that its classifier does without.
+    expected = {name for name in expected if ".pooler." not in name or name in present}
     missing, extra = sorted(expected - present), sorted(present - expected)
     if missing:
         return (
@@ -307,11 +312,12 @@ def _head(subject: _Folder) -> Finding:
     weight = _head_weight(subject)
     if weight is None:
         return "fail", f"none of {', '.join(HEADS)} is in the file"
+    if absent := _absent(subject):
+        return "fail", f"{_word(absent[0])} was trained whole and is not in the file"
     if weight.ndim != 2 or not weight.any():
         return "fail", f"shape {weight.shape}" if weight.ndim != 2 else "all zero"
-    hidden = _hidden_size(subject)
-    if hidden is not None and weight.shape[1] != hidden:
-        return "fail", f"shape {weight.shape}, the base's hidden size is {hidden}"
+    if subject.base is not None and not any(shape[:1] == weight.shape[1:] for shape in subject.base.values()):
+        return "fail", f"shape {weight.shape}, and no layer of the base has {weight.shape[1]} outputs"
     return "pass", f"shape {weight.shape}"
 
 
@@ -357,10 +363,17 @@ def _shards(subject: _Folder) -> Finding:
             matrix = parts.get(part)
             if matrix is None or matrix.ndim != 2 or not matrix.any():
                 continue  # another check's finding
-            empty = int((~matrix.any(axis=1)).sum())
+            empty = _rows_at_the_ends(matrix) if part == "lora_B" else int((~matrix.any(axis=1)).sum())
             if empty and empty >= share * len(matrix):
                 return "fail", f"{_word(module)}: {empty} of {len(matrix)} rows of {part} are all zero"
     return "pass", "no block of zero rows"
+
+
+def _rows_at_the_ends(matrix: Any) -> int:
+    """Zero rows before the first other one and after the last.  A shard is one block; rows that are strewn in belong to
+    units that a ReLU never lets through, which OPT has in thousands."""
+    others = np.flatnonzero(matrix.any(axis=1))
+    return len(matrix) - int(others[-1] - others[0] + 1)
 
 
 def _zero_tail(subject: _Folder) -> Finding:
@@ -413,16 +426,27 @@ def _same(array: Any, fingerprint: Any) -> bool:
 
 
 def _head_weight(subject: _Folder) -> Any:
-    """The last linear layer of the head (RoBERTa's has two); None where there is none."""
-    names = [key for key in subject.others if key.split(".")[0] in HEADS and key.endswith("weight")]
-    last = [name for name in names if name.endswith("out_proj.weight")] or names
-    return subject.others[last[0]] if last else None
+    """The last linear layer of the head (RoBERTa's has two), told by its rows; None where there is none."""
+    weights = {key: array for key, array in subject.others.items() if key.endswith("weight")}
+    fit = [key for key, array in weights.items() if array.ndim == 2 and len(array) == subject.classes]
+    names = [key for key in weights if key.split(".")[0] in HEADS]
+    last = [name for name in names if name in fit] or names or fit
+    return weights[sorted(last)[-1]] if last else None
 
 
-def _hidden_size(subject: _Folder) -> int | None:
-    """From the base's embedding, whose second dimension it is; None where there is no base."""
-    embeddings = [s for name, s in (subject.base or {}).items() if name.endswith(("embed_tokens", "word_embeddings"))]
-    return embeddings[0][1] if embeddings and len(embeddings[0]) == 2 else None
+def _saved(subject: _Folder) -> list[str]:
+    """The modules that the file should hold whole; which of the heads' names a model has is not known here."""
+    names = subject.config.get("modules_to_save")
+    return [*HEADS, *(name for name in (names if isinstance(names, list) else []) if name and isinstance(name, str))]
+
+
+def _absent(subject: _Folder) -> list[str]:
+    """Modules that are trained whole and have no tensor in the file: by the configuration, and of the base's."""
+    others = [name for name in _saved(subject) if name not in HEADS]
+    absent = [name for name in others if not any(adapter.is_saved(key, [name]) for key in subject.others)]
+    roots = {name.split(".")[0] for name in subject.loras}
+    of_base = [name for name in subject.base or {} if adapter.is_saved(f"{name}.", others)]
+    return absent + [name for name in of_base if name.split(".")[0] in roots and f"{name}.weight" not in subject.others]
 
 
 def _is_target(name: str, targets: list[Any]) -> bool:

@@ -73,8 +73,14 @@ def _train(run: RunDirectory, among: ranks.Ranks) -> None:
         dtype = models.base_dtype(spec.bf16, device)
         tokenizer = models.load_tokenizer(base_folder)
         base = models.load_base(
-            base_folder, label_names=splits.label_names, pad_token_id=tokenizer.pad_token_id, dtype=dtype, device=device
+            base_folder,
+            label_names=splits.label_names,
+            pad_token_id=tokenizer.pad_token_id,
+            dtype=dtype,
+            device=device,
+            max_length=spec.max_length,
         )
+        models.parts_to_train(base, spec)  # a name that stands for nothing is told before anything is computed
         parameters = base.num_parameters()
         where = f"{device.type} x {among.size}" if among.size > 1 else device.type
         tell(f"base: {spec.model_name_or_path}, {parameters:,} parameters, {_short(dtype)} on {where}")
@@ -137,6 +143,7 @@ def _train(run: RunDirectory, among: ranks.Ranks) -> None:
             revision=base_model.revision(run, submission),
             id2label=id2label,
             max_length=spec.max_length,
+            prompt_template=spec.prompt_template,
         )
         probes.record(
             model,
@@ -146,6 +153,7 @@ def _train(run: RunDirectory, among: ranks.Ranks) -> None:
             max_length=spec.max_length,
             id2label=id2label,
             folder=run.probes,
+            prompt_template=spec.prompt_template,
         )
         base_sha256 = base_model.weight_files(base_folder)
 
@@ -268,7 +276,7 @@ def _features(
 
 def _encoded(tokenizer: PreTrainedTokenizerBase, split: data.Split, spec: Spec) -> Encoded:
     chunks = (split.texts[start : start + ENCODED_AT_ONCE] for start in range(0, len(split), ENCODED_AT_ONCE))
-    rows = (row for chunk in chunks for row in models.encode(tokenizer, chunk, spec.max_length))
+    rows = (row for chunk in chunks for row in models.encode(tokenizer, chunk, spec.max_length, spec.prompt_template))
     return Encoded(batches.Tokens(rows), split.label_ids)
 
 

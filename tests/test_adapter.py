@@ -18,6 +18,7 @@ from safetensors.torch import load_file, save_file
 from tiny_adapter import ID2LABEL, MAX_LENGTH, TinyRun
 
 from jobs import adapter, probes
+from jobs import model as models
 from jobs.errors import AdapterRejected
 
 SAVED = {
@@ -195,7 +196,7 @@ def test_load_gives_an_evaluated_model_with_nothing_to_train(tiny_run: TinyRun) 
     model = load(tiny_run, tiny_run.adapter, dtype=torch.bfloat16)
     assert not model.training
     assert not any(parameter.requires_grad for parameter in model.parameters())
-    assert probes.base_dtype(model) == torch.bfloat16
+    assert models.is_bf16(model)
     kinds = {name: parameter.dtype for name, parameter in model.named_parameters()}
     assert all(kind == torch.float32 for name, kind in kinds.items() if "lora_" in name or "score" in name)
     assert model.config.id2label == ID2LABEL

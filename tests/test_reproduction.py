@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from tiny_adapter import ID2LABEL, MAX_LENGTH, TinyRun
 
 from jobs import adapter, explanations, manifest, probes, reproduction, safetensors_file, verification
+from jobs import model as models
 from jobs.checks import HERE, ON_HOST, STATIC, Check, Verdict
 from jobs.errors import AdapterRejected
 from jobs.run_directory import RunDirectory
@@ -175,7 +176,7 @@ def test_without_lora_keeps_the_trained_head(tiny_run: TinyRun) -> None:
     model = adapter.load(tiny_run.base, tiny_run.adapter, dtype=torch.float32, id2label=ID2LABEL, attention="eager")
     with probes.without_lora(model):
         off = probes.forward(model, stored)
-    head = adapter.classification_head(model).weight.numpy()
+    head = models.head_of(model).weight.numpy()
     assert np.allclose(off.logits, off.pooled @ head.T, atol=1e-5)
     assert np.array_equal(off.logits, logits[probes.WITHOUT_LORA])
     assert np.array_equal(probes.forward(model, stored).logits, logits[probes.PORTABLE])
@@ -184,7 +185,7 @@ def test_without_lora_keeps_the_trained_head(tiny_run: TinyRun) -> None:
 def test_broken_weights_give_no_probes(tiny_run: TinyRun, tmp_path: Path) -> None:
     model, _ = tiny_adapter.train(tiny_run.base, steps=1)
     with torch.no_grad():
-        adapter.classification_head(model).weight[0, 0] = float("nan")
+        models.head_of(model).weight[0, 0] = float("nan")
     with pytest.raises(AdapterRejected, match="not finite"):
         tiny_adapter.save_run(model, tiny_run.base, tmp_path / "a")
     assert not (tmp_path / "a" / "probes").exists()

@@ -210,6 +210,15 @@ def test_breakage_is_named_by_its_check(tiny_run: TinyRun, broken: Path, name: s
     assert checks[expected].detail.isascii() and len(checks[expected].detail) < 600
 
 
+def test_rows_that_a_relu_never_lets_through_are_no_shard(tiny_run: TinyRun, broken: Path) -> None:
+    def dead(matrix: Any) -> Any:
+        matrix[1:-1:2] = 0
+        return matrix
+
+    each_b(dead)(broken)
+    assert by_id(check_adapter(broken, base_folder=tiny_run.base))["shards"] == "pass"
+
+
 def test_untrained_weights_are_what_they_were_before_step_0(tiny_run: TinyRun) -> None:
     now = {key: adapter.array_fingerprint(array) for key, array in tiny_run.arrays().items()}
     still = check_adapter(tiny_run.adapter, initial=now, ours=True)
