@@ -28,6 +28,11 @@ LIGHT_JOBS = {
     "atomic",
     "submission",
     "data",
+    "data_check",
+    "hash_split",
+    "label",
+    "parquet",
+    "table",
     "verification",
 }
 SCREEN = ("cli.py", "output.py", "options.py", "follow.py", "overview.py", "terminal.py")

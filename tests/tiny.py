@@ -12,7 +12,7 @@ import torch
 from tokenizers import pre_tokenizers, processors
 from transformers import Qwen2Config, Qwen2ForCausalLM, Qwen2Tokenizer
 
-from jobs import adapter, manifest, spec, submission
+from jobs import adapter, atomic, manifest, spec, submission, table
 from jobs.run_directory import RunDirectory, new_run_id
 
 # Two threads that wait for each other take many times longer than one where the cores are shared.
@@ -66,11 +66,12 @@ def make_run(runs: Path, base: Path, *, rows: int = 200, **keys: Any) -> RunDire
     """A submitted run of the toy task that finds its base in the folder `base`; `keys` go over the spec."""
     run = RunDirectory(runs / new_run_id("toy"))
     for seed, (name, count) in enumerate({"train": rows, "validation": 40, "test": 40}.items()):
-        write_csv(run.inputs / f"{name}.csv", toy_rows(count, seed))
+        texts, labels = zip(*toy_rows(count, seed), strict=True)
+        atomic.write_bytes(run.inputs / f"{name}.jsonl", b"".join(table.lines(table.Table([*texts], [*labels]))))
     entries = {
-        name: manifest.Entry(f"inputs/{name}.csv", path.stat().st_size, manifest.sha256_of(path))
+        name: manifest.Entry(f"inputs/{name}.jsonl", path.stat().st_size, manifest.sha256_of(path))
         for name in ("train", "validation", "test")
-        for path in [run.inputs / f"{name}.csv"]
+        for path in [run.inputs / f"{name}.jsonl"]
     }
     document = {
         "name": "toy",

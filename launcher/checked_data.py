@@ -1,0 +1,65 @@
+"""The data of a spec and what is wrong with it: the check before anything is sent or paid for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from jobs import data_check
+from jobs.data_check import UNTRAINABLE, Finding, Report
+from jobs.spec import Spec
+from launcher import dataset, text_lengths
+from launcher.data_table import in_a_line
+from launcher.dataset import Dataset
+from launcher.errors import LaunchError
+from launcher.progress import Note, Observer
+
+
+class UnfitData(LaunchError):
+    """The data is not worth training on; nothing was sent."""
+
+    code = "data_unfit"
+
+
+@dataclass(frozen=True)
+class CheckedData:
+    """What was read, and the report on it."""
+
+    dataset: Dataset
+    report: Report
+
+    def to_json(self) -> dict[str, Any]:
+        """For `--json`."""
+        origin = self.dataset.origin
+        return {**self.report.to_json(), "split": origin.split, "commit": origin.commit}
+
+
+def look(spec: Spec, folder: Path, base: Path | None) -> CheckedData:
+    """Read the data and check it; lengths are counted with the tokenizer in the folder `base`, or in the Hub's cache.
+
+    Raises DataError where it can't be read.
+    """
+    found = dataset.read(spec, folder)
+    lengths = text_lengths.measure(found.tables["train"].texts, spec, base)
+    report = data_check.look(found.tables, lengths, found.encodings)
+    if found.unused:
+        what = f"not used of {spec.data.dataset or spec.data.file}: {', '.join(found.unused)}"
+        note = Finding(
+            "unused_split", data_check.NOTE, what, "splits are train, validation and test", len(found.unused)
+        )
+        report = replace(report, findings=(*report.findings, note))
+    return CheckedData(found, report)
+
+
+def require(findings: Sequence[Finding], observer: Observer, *, force: bool = False) -> None:
+    """Tell the warnings.  Raises UnfitData where there is an error, with `force` only where no training could go on."""
+    stopping = [one for one in findings if one.is_error and (not force or one.code in UNTRAINABLE)]
+    for finding in findings:
+        if finding.severity != data_check.NOTE and finding not in stopping:
+            observer(Note(in_a_line(finding)))
+    if stopping:
+        listed = "".join(f"\n  - {one.what}" for one in stopping)
+        hint = f"{stopping[0].todo}; launch check SPEC shows rows" + ("" if force else "; --force goes on")
+        raise UnfitData(f"the data is not fit to train on, nothing was sent{listed}", hint=hint)
