@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import re
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from jobs import parquet, table
@@ -34,6 +35,8 @@ def load(name: str, config: str, revision: str, text_column: str, label_column: 
         import datasets
     except ImportError as error:
         raise DataError(f"{name}: a dataset of the Hub takes `datasets` ({error})", hint=parquet.MISSING) from error
+    if Path(name).exists():  # that library would take it for the dataset
+        raise DataError(f"{name}: a dataset of the Hub, and a path here", hint="call launch from another folder")
     datasets.disable_progress_bars()
     datasets.logging.set_verbosity_error()
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)

@@ -129,7 +129,7 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             self._refuse(404, "")
 
-    def _api(self, repository: str, verb: str = "", revision: str = "") -> None:
+    def _api(self, repository: str, verb: str = "", revision: str = "main") -> None:
         folder = self.hub.folder(repository, revision)
         if repository == "org/down":
             self._refuse(503, "")
