@@ -65,7 +65,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Lengths:
-    """Of M texts of train in `unit`s: quantiles, the share above `limit`, and (from, to, texts) of a histogram.
+    """Of M texts of train in tokens: quantiles, the share above `limit`, and (from, to, texts) of a histogram.
 
     `how` says by what they were counted; an estimate says that it is one.
     """
@@ -118,12 +118,17 @@ def look(
     return Report(rows, lengths, tuple(found))
 
 
+def stopping(findings: Sequence[Finding], *, force: bool = False) -> list[Finding]:
+    """The errors that keep a run from being sent; with `force` only those with which no training could go on."""
+    return [one for one in findings if one.is_error and (not force or one.code in UNTRAINABLE)]
+
+
 def measured(lengths: NDArray[np.int64], limit: int, *, how: str, is_estimate: bool) -> Lengths:
     """The figures of M >= 1 lengths (M,); a text is cut where it is longer than `limit`."""
     longest = int(lengths.max())
-    edges = [1]
+    edges = [1, *(limit // part + 1 for part in (8, 4, 2, 1) if limit >= part)]  # so that no bar is cut in part
     while edges[-1] <= longest:
-        edges.append(max(2 * edges[-1], 16))
+        edges.append(2 * edges[-1] - 1)
     counts, _ = np.histogram(np.maximum(lengths, 1), bins=edges)
     bars = [(low, high - 1, int(count)) for low, high, count in zip(edges, edges[1:], counts, strict=False)]
     return Lengths(
@@ -268,7 +273,12 @@ def _cut(lengths: Lengths) -> Iterator[Finding]:
         about = "about " if lengths.is_estimate else ""
         yield Finding("cut", WARNING if lengths.cut_share > CUT else NOTE,
                       f"{about}{lengths.cut_share:.1%} of the texts are cut at {lengths.limit} tokens ({lengths.how})",
-                      f"max_length up to {lengths.longest} keeps more of them, and takes longer", cut)  # fmt: skip
+                      f"with max_length {2 * lengths.limit} it would be {_share_above(lengths, 2 * lengths.limit):.1%}",
+                      cut)  # fmt: skip
+
+
+def _share_above(lengths: Lengths, limit: int) -> float:
+    return sum(count for low, _, count in lengths.histogram if low > limit) / lengths.texts
 
 
 def _encodings(encodings: Mapping[str, str]) -> Iterator[Finding]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from jobs import data_check
-from jobs.data_check import UNTRAINABLE, Finding, Report
+from jobs.data_check import Finding, Report
 from jobs.spec import Spec
 from launcher import dataset, text_lengths
 from launcher.data_table import in_a_line
@@ -55,11 +55,12 @@ def look(spec: Spec, folder: Path, base: Path | None) -> CheckedData:
 
 def require(findings: Sequence[Finding], observer: Observer, *, force: bool = False) -> None:
     """Tell the warnings.  Raises UnfitData where there is an error, with `force` only where no training could go on."""
-    stopping = [one for one in findings if one.is_error and (not force or one.code in UNTRAINABLE)]
+    stopping = data_check.stopping(findings, force=force)
     for finding in findings:
         if finding.severity != data_check.NOTE and finding not in stopping:
             observer(Note(in_a_line(finding)))
     if stopping:
         listed = "".join(f"\n  - {one.what}" for one in stopping)
-        hint = f"{stopping[0].todo}; launch check SPEC shows rows" + ("" if force else "; --force goes on")
+        goes_on = not data_check.stopping(findings, force=True)
+        hint = f"{stopping[0].todo}; launch check SPEC shows rows" + ("; --force goes on" if goes_on else "")
         raise UnfitData(f"the data is not fit to train on, nothing was sent{listed}", hint=hint)

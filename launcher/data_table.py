@@ -83,7 +83,7 @@ def _verdict(report: Report) -> str:
     if not report.findings:
         return "nothing was found that is wrong with this data"
     counted = [f"{count} {word}{'s' * (count != 1)}" for count, word in ((errors, "error"), (warnings, "warning"))]
-    return f"{' and '.join(counted)}; " + ("not fit to train on (--force goes on)" if errors else "fit to train on")
+    return f"{' and '.join(counted)}; " + ("not fit to train on" if errors else "fit to train on")
 
 
 def _line(text: str) -> str:

@@ -132,8 +132,9 @@ def in_words(report: Report, plan: submit.Plan) -> str:
     found = [clean(finding.in_words()) for finding in report.findings]
     here = f"  host  {clean(report.facts.hostname)}: {clean(report.summary())}"
     in_data = [in_a_line(finding) for finding in plan.findings if finding.severity != NOTE]
-    stops = report.is_fatal or plan.is_unfit
-    end = "it would not start (--force goes on regardless)" if stops else "it would start"
+    end = "it would start"
+    if report.is_fatal or plan.is_unfit():
+        end = "it would not start" + ("" if plan.is_unfit(force=True) else " (--force goes on regardless)")
     return "\n".join(
         [submit.in_words(plan, report.host), here, *in_data, *found, f"{end}; nothing was sent (--dry-run)"]
     )

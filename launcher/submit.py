@@ -11,7 +11,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from jobs import manifest
+from jobs import data_check, manifest
 from jobs.data_check import Finding
 from jobs.run_directory import RunDirectory, new_run_id
 from jobs.spec import Spec
@@ -49,10 +49,9 @@ class Plan:
     def size_bytes(self) -> int:
         return sum(file.size_bytes for _, file in self.files)
 
-    @property
-    def is_unfit(self) -> bool:
-        """Whether an error was found in the data."""
-        return any(finding.is_error for finding in self.findings)
+    def is_unfit(self, *, force: bool = False) -> bool:
+        """Whether what was found in the data would stop the run, even with `force`."""
+        return bool(data_check.stopping(self.findings, force=force))
 
     def to_json(self) -> dict[str, Any]:
         """The plan for `--dry-run`."""

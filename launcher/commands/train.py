@@ -59,7 +59,8 @@ def command(
     if dry_run:
         data = plan.to_json() | {"findings": [one.to_json() for one in report.findings]}
         output.show(data, lambda console: console.print(preflight.in_words(report, plan), soft_wrap=True))
-        raise click.exceptions.Exit(1 if (report.is_fatal or plan.is_unfit) and not force else 0)
+        stops = (report.is_fatal and not force) or plan.is_unfit(force=force)
+        raise click.exceptions.Exit(1 if stops else 0)
     preflight.check(report, output.observe, force=force)
     record, started = submit.submit(plan, agent, host, app.ledger, output.observe)
     if detach:
