@@ -15,10 +15,9 @@ from jobs import table
 from jobs.errors import DataError
 from jobs.label import in_order
 from jobs.manifest import sha256_of
+from jobs.spec import SPLITS
 from jobs.submission import Submission
 from jobs.table import Table
-
-SPLITS = ("train", "validation", "test")
 
 
 @dataclass(frozen=True)

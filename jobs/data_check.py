@@ -14,14 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jobs import near_duplicates
+from jobs.data_finding import ERROR, NOTE, WARNING, Example, Finding
 from jobs.empty_text import is_empty
 from jobs.label import in_order
 from jobs.near_duplicates import Signatures
 from jobs.table import UTF_8, Table, listed
 
-ERROR, WARNING, NOTE = "error", "warning", "note"
-UNTRAINABLE = ("no_rows", "one_class", "unknown_label")
-"""Errors that can't be passed over: a training would end with them."""
 HELD_OUT = ("validation", "test")
 EXAMPLES = 3
 SHOWN = 40
@@ -35,32 +33,6 @@ MANY_CLASSES = 0.5
 """Classes per row from which on the label can't be one, given ENOUGH_ROWS."""
 ENOUGH_ROWS = 20
 CUT = 0.05
-
-
-@dataclass(frozen=True)
-class Example:
-    """A row that shows what is meant: its split, its number in it from 1 on, its text (shortened), its label."""
-
-    split: str
-    row: int
-    text: str
-    label: str
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One thing that is not as it should be: in how many rows, which for example, and what to do."""
-
-    code: str
-    severity: str
-    what: str
-    todo: str
-    count: int
-    examples: tuple[Example, ...] = ()
-
-    @property
-    def is_error(self) -> bool:
-        return self.severity == ERROR
 
 
 @dataclass(frozen=True)
@@ -116,11 +88,6 @@ def look(
     ]
     found.sort(key=lambda finding: (ERROR, WARNING, NOTE).index(finding.severity))
     return Report(rows, lengths, tuple(found))
-
-
-def stopping(findings: Sequence[Finding], *, force: bool = False) -> list[Finding]:
-    """The errors that keep a run from being sent; with `force` only those with which no training could go on."""
-    return [one for one in findings if one.is_error and (not force or one.code in UNTRAINABLE)]
 
 
 def measured(lengths: NDArray[np.int64], limit: int, *, how: str, is_estimate: bool) -> Lengths:

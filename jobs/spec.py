@@ -20,7 +20,8 @@ TRACKERS = ("tensorboard", "wandb")
 AUTO = "auto"
 ALL_LINEAR = "all-linear"
 TEXT = "{text}"
-FILES = ("train", "validation", "test", "file")
+SPLITS = ("train", "validation", "test")
+FILES = (*SPLITS, "file")
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from jobs import data_check
-from jobs.data_check import Finding, Report
+from jobs import data_check, data_finding
+from jobs.data_check import Report
+from jobs.data_finding import NOTE, Finding
 from jobs.spec import Spec
 from launcher import dataset, text_lengths
 from launcher.data_table import in_a_line
@@ -46,21 +47,19 @@ def look(spec: Spec, folder: Path, base: Path | None) -> CheckedData:
     report = data_check.look(found.tables, lengths, found.encodings)
     if found.unused:
         what = f"not used of {spec.data.dataset or spec.data.file}: {', '.join(found.unused)}"
-        note = Finding(
-            "unused_split", data_check.NOTE, what, "splits are train, validation and test", len(found.unused)
-        )
+        note = Finding("unused_split", NOTE, what, "splits are train, validation and test", len(found.unused))
         report = replace(report, findings=(*report.findings, note))
     return CheckedData(found, report)
 
 
 def require(findings: Sequence[Finding], observer: Observer, *, force: bool = False) -> None:
     """Tell the warnings.  Raises UnfitData where there is an error, with `force` only where no training could go on."""
-    stopping = data_check.stopping(findings, force=force)
+    stopping = data_finding.stopping(findings, force=force)
     for finding in findings:
-        if finding.severity != data_check.NOTE and finding not in stopping:
+        if finding.severity != NOTE and finding not in stopping:
             observer(Note(in_a_line(finding)))
     if stopping:
         listed = "".join(f"\n  - {one.what}" for one in stopping)
-        goes_on = not data_check.stopping(findings, force=True)
+        goes_on = not data_finding.stopping(findings, force=True)
         hint = f"{stopping[0].todo}; launch check SPEC shows rows" + ("; --force goes on" if goes_on else "")
         raise UnfitData(f"the data is not fit to train on, nothing was sent{listed}", hint=hint)

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from jobs.data_check import ERROR, WARNING, Example, Finding, Lengths, Report
+from jobs.data_finding import ERROR, WARNING, Example, Finding
 from launcher.untrusted import clean
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+    from jobs.data_check import Lengths, Report
 
 PIPE_COLUMNS = 10_000
 MOST_CLASSES = 12

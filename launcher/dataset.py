@@ -14,9 +14,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from jobs import atomic, data, hash_split, manifest, table
+from jobs import atomic, hash_split, manifest, table
 from jobs.errors import DataError
-from jobs.spec import DataFiles, Spec
+from jobs.spec import FILES, SPLITS, DataFiles, Spec
 from jobs.submission import Origin, Submission
 from jobs.table import Table
 from launcher.errors import LaunchError
@@ -71,7 +71,10 @@ def read(spec: Spec, folder: Path) -> Dataset:
     encodings: dict[str, str] = {}
     for name, of_part in files.items():
         read_files = [table.read(file, spec.text_column, spec.label_column) for file in of_part]
-        encodings |= {file.name: one.encoding for file, one in zip(of_part, read_files, strict=True)}
+        encodings |= {
+            file.name if paths.get(name) == file else f"{file.parent.name}/{file.name}": one.encoding
+            for file, one in zip(of_part, read_files, strict=True)
+        }
         tables[name] = table.joined(read_files)
     hashes = {name: tuple(map(_entry, of_part)) for name, of_part in files.items()}
     tables, rule = _with_all_splits(tables)
@@ -102,17 +105,15 @@ def test_file(submission: Submission, sources: Mapping[str, str], cache: Path) -
     entry = submission.inputs["test"]
     if sent := unchanged(str(_place(cache / FOLDER, entry.sha256)), entry):
         return sent
-    if "test" in sources:
-        sources = {"file": sources["test"]}
-    if not sources.keys() & {"file", "train"}:
-        return None
     spec = submission.spec
+    named = {name: path for name, path in sources.items() if name in FILES}
     try:
-        if "test" in submission.origin.files and "file" in sources and not Path(sources["file"]).is_dir():
-            rows = table.read(Path(sources["file"]), spec.text_column, spec.label_column)
-        else:
-            named = {name: path for name, path in sources.items() if name in ("file", "train", "validation", "test")}
+        if "test" in named:
+            rows = table.read(Path(named["test"]), spec.text_column, spec.label_column)
+        elif named:
             rows = read(replace(spec, data=DataFiles(**named)), Path()).tables["test"]
+        else:
+            return None
     except DataError:
         return None
     return unchanged(str(_written(rows, cache / FOLDER)), entry)
@@ -135,6 +136,8 @@ def unchanged(path: str | None, entry: manifest.Entry | None) -> Path | None:
 
 def _first_protocol_test_file(submission: Submission, sources: Mapping[str, str], cache: Path) -> Path | None:
     """With protocol 1 a person's own CSV files were sent, and one file was split by another rule."""
+    from jobs import data
+
     part = "file" if "file" in submission.inputs else "test"
     path = unchanged(sources.get(part), submission.inputs.get(part))
     if path is None:
@@ -166,13 +169,13 @@ def _of_hub(spec: Spec, asked: DataFiles, *, was_path: bool) -> Dataset:
 
 def _with_all_splits(tables: dict[str, Table]) -> tuple[dict[str, Table], dict[str, Any]]:
     """All three, the missing ones cut out of the part that holds train; and the rule."""
-    missing = [name for name in data.SPLITS[1:] if name not in tables]
+    missing = [name for name in SPLITS[1:] if name not in tables]
     if not missing:
-        return {name: tables[name] for name in data.SPLITS}, {"how": "given"}
+        return {name: tables[name] for name in SPLITS}, {"how": "given"}
     of = "file" if "file" in tables else "train"
     shares = dict.fromkeys(missing, hash_split.SHARE)
     parts = {**tables, **hash_split.split(tables[of], shares)}
-    return {name: parts[name] for name in data.SPLITS}, {"how": hash_split.HOW, "of": of, "shares": shares}
+    return {name: parts[name] for name in SPLITS}, {"how": hash_split.HOW, "of": of, "shares": shares}
 
 
 def _by_their_names(folder: Path, files: list[Path]) -> dict[str, list[Path]]:

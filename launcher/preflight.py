@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from jobs.data_check import NOTE
+from jobs.data_finding import NOTE
 from launcher import submit
 from launcher.app import App
 from launcher.data_table import in_a_line

@@ -11,12 +11,12 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from jobs import data_check, manifest
-from jobs.data_check import Finding
+from jobs import data_finding, manifest
+from jobs.data_finding import Finding
 from jobs.run_directory import RunDirectory, new_run_id
 from jobs.spec import Spec
 from jobs.submission import Submission
-from launcher import checked_data, dataset, model_cache, recipe, wheelhouse
+from launcher import dataset, model_cache, recipe, wheelhouse
 from launcher.errors import LaunchError
 from launcher.ledger import Ledger, Record
 from launcher.progress import Note, Observer
@@ -51,7 +51,7 @@ class Plan:
 
     def is_unfit(self, *, force: bool = False) -> bool:
         """Whether what was found in the data would stop the run, even with `force`."""
-        return bool(data_check.stopping(self.findings, force=force))
+        return bool(data_finding.stopping(self.findings, force=force))
 
     def to_json(self) -> dict[str, Any]:
         """The plan for `--dry-run`."""
@@ -94,6 +94,8 @@ def plan(spec: Spec, folder: Path, cache: Path, *, only_prepare: bool = False, p
 
     Raises DataError for data that can't be read; what else is wrong with them is in the plan's findings.
     """
+    from launcher import checked_data  # brings numpy along, which other users of this module do not need
+
     base = base_folder(spec, folder)
     checked = checked_data.look(spec, folder, base)
     data = checked.dataset

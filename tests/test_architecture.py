@@ -29,6 +29,7 @@ LIGHT_JOBS = {
     "submission",
     "data",
     "data_check",
+    "data_finding",
     "hash_split",
     "label",
     "parquet",

@@ -11,6 +11,7 @@ import pytest
 
 from jobs import data, manifest, spec, submission, table
 from jobs.errors import DataError
+from jobs.spec import SPLITS
 
 
 def submitted(root: Path, parts: dict[str, list[tuple[str, str]]]) -> submission.Submission:
@@ -57,7 +58,7 @@ def test_labels_are_indices_into_names_in_order(tmp_path: Path) -> None:
     ],
 )
 def test_splits_that_cannot_be_trained_on(tmp_path: Path, parts: tuple[str, str, str], says: str) -> None:
-    rows = {name: [("x", label) for label in part] for name, part in zip(data.SPLITS, parts, strict=True)}
+    rows = {name: [("x", label) for label in part] for name, part in zip(SPLITS, parts, strict=True)}
     with pytest.raises(DataError, match=says):
         data.load_splits(tmp_path, submitted(tmp_path, rows))
 
@@ -78,7 +79,7 @@ def test_what_an_earlier_version_submitted_is_read_as_it_was(tmp_path: Path) -> 
         bucket = int(hashlib.sha256(text.encode()).hexdigest(), 16) % 100
         assert sides[text] == ("train" if bucket < 80 else "validation" if bucket < 90 else "test")
     assert sum(map(len, splits.named().values())) == 550
-    files = dict.fromkeys(data.SPLITS, f"review,mood\n{rows}")
+    files = dict.fromkeys(SPLITS, f"review,mood\n{rows}")
     assert len(data.load_splits(tmp_path, first_protocol(tmp_path, files)).test) == 550
     with pytest.raises(DataError, match=r"file\.csv \((train|validation|test) split\)"):
         data.load_splits(tmp_path, first_protocol(tmp_path, {"file": "review,mood\nx,a\ny,b\n"}))

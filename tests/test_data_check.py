@@ -8,8 +8,8 @@ import time
 import numpy as np
 import pytest
 
-from jobs import data_check, near_duplicates
-from jobs.data_check import Finding
+from jobs import data_check, data_finding, near_duplicates
+from jobs.data_finding import Finding
 from jobs.folded_text import folded
 from jobs.table import Table
 
@@ -151,10 +151,10 @@ def test_what_stops_a_run_with_and_without_force() -> None:
     tables = clean()
     tables["test"].texts[:20] = tables["train"].texts[:20]
     findings = data_check.look(tables).findings
-    assert [one.code for one in data_check.stopping(findings)] == ["duplicate"]
-    assert data_check.stopping(findings, force=True) == []
+    assert [one.code for one in data_finding.stopping(findings)] == ["duplicate"]
+    assert data_finding.stopping(findings, force=True) == []
     findings = data_check.look({**tables, "test": Table(["x"], ["new"])}).findings
-    assert [one.code for one in data_check.stopping(findings, force=True)] == ["unknown_label"]
+    assert [one.code for one in data_finding.stopping(findings, force=True)] == ["unknown_label"]
 
 
 def test_folding_keeps_what_is_said() -> None:
