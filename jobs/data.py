@@ -59,7 +59,7 @@ def load_splits(root: Path, submission: Submission) -> Splits:
     origins: dict[str, str] = {}
     for name, entry in submission.inputs.items():
         path = root / entry.path
-        rows[name] = table.read(path, *input_columns(submission))
+        rows[name] = table.read(path, *_input_columns(submission))
         if sha256_of(path) != entry.sha256:
             raise DataError(f"{path}: not the file that was submitted (sha256 differs)", hint="submit the run again")
         origins[name] = path.name
@@ -69,7 +69,7 @@ def load_splits(root: Path, submission: Submission) -> Splits:
     return with_label_ids(rows, origins)
 
 
-def input_columns(submission: Submission) -> tuple[str, str]:
+def _input_columns(submission: Submission) -> tuple[str, str]:
     """The columns of a run's inputs.  With protocol 1 they were the person's own CSV files."""
     if submission.protocol == 1:
         return submission.spec.text_column, submission.spec.label_column

@@ -6,7 +6,7 @@ How long texts are in tokens is measured elsewhere: whoever has a tokenizer pass
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -78,8 +78,8 @@ def look(
     rows = {split: {name: counts[split][name] for name in names} for split in tables}
     signatures = {split: near_duplicates.signatures(table.texts) for split, table in tables.items()}
     found = [
-        *_labels(tables, counts),
         *_columns(tables),
+        *_labels(tables, counts),
         *_shared(tables, signatures),
         *_repeated(tables, signatures),
         *_empty(tables),
@@ -123,30 +123,35 @@ def _labels(tables: Mapping[str, Table], counts: Mapping[str, Counter[str]]) -> 
         if not table.texts:
             yield Finding("no_rows", ERROR, f"{split} has no rows", "more rows, or a file for each split", 0)
     if len(train) < 2:
-        yield Finding("one_class", ERROR, f"train has only the label {listed(list(train)) or 'none'}",
+        yield Finding("one_class", ERROR, f"train has only the label {_some(train) or 'none'}",
                       "training takes at least two classes", sum(train.values()))  # fmt: skip
     for split in HELD_OUT:
         unknown = in_order(set(counts[split]) - set(train))
         if unknown:
             rows = [row for row, label in enumerate(tables[split].labels) if label not in train]
-            yield Finding("unknown_label", ERROR, f"{split} has labels that train has not: {listed(unknown, 5)}",
-                          f"train has {listed(in_order(train), 5)}", len(rows),
+            yield Finding("unknown_label", ERROR, f"{split} has labels that train has not: {_some(unknown)}",
+                          f"train has {_some(train)}", len(rows),
                           _examples(tables, split, rows))  # fmt: skip
         missing = in_order(set(train) - set(counts[split]))
         if missing and tables[split].texts:
-            yield Finding("absent_label", WARNING, f"{split} has no row of {listed(missing, 5)}",
+            yield Finding("absent_label", WARNING, f"{split} has no row of {_some(missing)}",
                           "nothing can be said about these classes there: more rows of them", len(missing))  # fmt: skip
     if len(train) < 2 or _too_many_classes(tables["train"]):
         return
     few = [name for name in in_order(train) if train[name] < FEW_ROWS]
     if few:
-        shown = listed([f"{name} ({train[name]})" for name in few], 5)
+        shown = listed([f"{shortened(name)} ({train[name]})" for name in few], 5)
         yield Finding("few_rows", WARNING, f"classes with fewer than {FEW_ROWS} rows in train: {shown}",
                       "more rows of them, or merge them with others", len(few))  # fmt: skip
     (most, largest), (least, smallest) = train.most_common()[0], train.most_common()[-1]
     if largest >= IMBALANCED * smallest:
-        yield Finding("imbalance", WARNING, f"{most} has {largest / smallest:.0f} times the rows of {least} in train",
+        yield Finding("imbalance", WARNING, f"{shortened(most)} has {largest / smallest:.0f} times the rows of {shortened(least)} in train",
                       "class_weights: balanced, and metric_for_best_model: mcc", largest)  # fmt: skip
+
+
+def _some(labels: Iterable[str]) -> str:
+    """The first of these labels; where the columns are swapped they are whole texts."""
+    return listed([shortened(label) for label in in_order(labels)], 5)
 
 
 def _too_many_classes(train: Table) -> bool:

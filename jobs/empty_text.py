@@ -15,9 +15,12 @@ _BLANK = frozenset("\u115f\u1160\u2800\u3164\uffa0\ufe0e\ufe0f")
 
 def is_empty(text: str) -> bool:
     """Whether a text is nothing but whitespace, control and format characters (zero-width ones, byte order marks)."""
-    return all(
-        character.isspace() or unicodedata.category(character)[0] in "CZ" or character in _BLANK for character in text
-    )
+    return all(character.isspace() or _is_invisible(character) for character in text)
+
+
+def _is_invisible(character: str) -> bool:
+    # Not all of category C: an emoji that is newer than this Python is "unassigned" there.
+    return unicodedata.category(character) in ("Cc", "Cf", "Zs", "Zl", "Zp") or character in _BLANK
 
 
 def without_empty(split: Split) -> Split:

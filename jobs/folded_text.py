@@ -31,4 +31,9 @@ def key_of_folded(text: str) -> int:
 
 @functools.lru_cache(maxsize=65536)
 def _symbols(run: str) -> str:
-    return "".join(character for character in run if unicodedata.category(character)[0] in "SM") or " "
+    return "".join(character for character in run if not _is_between(unicodedata.category(character))) or " "
+
+
+def _is_between(category: str) -> bool:
+    """Punctuation, spaces, control and format characters; what is unassigned may be an emoji newer than this Python."""
+    return category[0] in "PZ" or category in ("Cc", "Cf")

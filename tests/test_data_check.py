@@ -100,6 +100,13 @@ def test_labels(labels: dict[str, list[str]], code: str, severity: str) -> None:
     assert found(tables, code).severity == severity
 
 
+def test_swapped_columns_are_what_is_said_first_and_shortly() -> None:
+    tables = {name: Table(table.labels, [text * 20 for text in table.texts]) for name, table in clean().items()}
+    findings = data_check.look(tables).findings
+    assert findings[0].code == "label_is_text"
+    assert all(len(one.what) + len(one.todo) < 700 for one in findings)
+
+
 def test_a_split_without_rows() -> None:
     assert found({**clean(), "test": Table([], [])}, "no_rows").severity == "error"
 

@@ -16,7 +16,7 @@ def test_nothing_to_see_is_empty(text: str) -> None:
     assert is_empty(text)
 
 
-@pytest.mark.parametrize("text", ["a", " 。 ", "!", "👍", "\u200b好", "0", "❤\ufe0f"])
+@pytest.mark.parametrize("text", ["a", " 。 ", "!", "👍", "\u200b好", "0", "❤\ufe0f", "\U0001fbfe", "\ue000"])
 def test_anything_to_see_is_not(text: str) -> None:
     assert not is_empty(text)
 
