@@ -145,7 +145,8 @@ def _labels(tables: Mapping[str, Table], counts: Mapping[str, Counter[str]]) -> 
                       "more rows of them, or merge them with others", len(few))  # fmt: skip
     (most, largest), (least, smallest) = train.most_common()[0], train.most_common()[-1]
     if largest >= IMBALANCED * smallest:
-        yield Finding("imbalance", WARNING, f"{shortened(most)} has {largest / smallest:.0f} times the rows of {shortened(least)} in train",
+        yield Finding("imbalance", WARNING,
+                      f"{shortened(most)} has {largest / smallest:.0f} times the rows of {shortened(least)} in train",
                       "class_weights: balanced, and metric_for_best_model: mcc", largest)  # fmt: skip
 
 
