@@ -56,7 +56,6 @@ def measure(path: Path) -> str:
     check_s = lap()
     written = sum(len(line) for part in parts.values() for line in table.lines(part))
     write_s = lap()
-    form = path.name.partition(".")[2]
     # Not getrusage, which counts the process that started this one, too.
     status = Path("/proc/self/status").read_text().splitlines()
     peak = int(next(line for line in status if line.startswith("VmHWM")).split()[1]) / 1024
