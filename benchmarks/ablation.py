@@ -76,11 +76,11 @@ def in_words(values: list[float]) -> str:
 
 
 def load(options: argparse.Namespace) -> dict[str, tuple[list[str], list[int]]]:
-    from jobs import data
+    from jobs import table
 
     splits = {}
     for name in ("train", "validation"):
-        rows = data.read_rows(options.reviews / f"{name}.csv", "text", "label")
+        rows = table.read(options.reviews / f"{name}.csv")
         most = options.train_rows if name == "train" else None
         splits[name] = (rows.texts[:most], [int(label == "positive") for label in rows.labels[:most]])
     return splits

@@ -86,7 +86,7 @@ def run_all(options: argparse.Namespace, folder: Path) -> None:
             for arm in arms if turn % 2 == 0 else reversed(arms):
                 argv = [sys.executable, __file__, "--arm", arm, "--rows-per-step", rows, *common]
                 found[arm].append(swift(int(rows), options, reviews) if arm == "swift" else one_process(argv))
-        table(rows, found)
+        print_table(rows, found)
 
 
 ENVIRONMENT = {"OMP_NUM_THREADS": "2", "TOKENIZERS_PARALLELISM": "false", "OMP_WAIT_POLICY": "PASSIVE"}
@@ -99,7 +99,7 @@ def one_process(argv: list[Any]) -> dict[str, Any]:
     return answer
 
 
-def table(rows: str, found: dict[str, list[dict[str, Any]]]) -> None:
+def print_table(rows: str, found: dict[str, list[dict[str, Any]]]) -> None:
     """Rows of one number of rows a step; of several rounds the fastest of each arm, as the noise only ever adds."""
     from jobs.metrics import wilson_interval
 
@@ -118,11 +118,11 @@ def load(options: argparse.Namespace) -> dict[str, tuple[list[str], list[int]]]:
     """Texts and label ids by split: as many training rows as asked for, drawn once and for all."""
     import numpy as np
 
-    from jobs import data
+    from jobs import table
 
     splits = {}
     for name, most in (("train", options.train_rows), ("validation", VALIDATION_ROWS), ("test", None)):
-        rows = data.read_rows(options.reviews / f"{name}.csv", "text", "label")
+        rows = table.read(options.reviews / f"{name}.csv")
         chosen = np.sort(np.random.default_rng(0).permutation(len(rows.texts))[:most])
         names = sorted(set(rows.labels))
         splits[name] = ([rows.texts[i] for i in chosen], [names.index(rows.labels[i]) for i in chosen])

@@ -73,13 +73,12 @@ def evaluate(run: RunDirectory, options: argparse.Namespace) -> dict[str, Any]:
         run,
         base_folder=Path(options.base) if options.base else None,
         data_file=Path(options.data) if options.data else None,
-        hash_split=options.hash_split,
         submission=asked,
     )
     facts = {
         "run": run.run_id,
         "base model": f"{asked.spec.model_name_or_path} ({asked.spec.model_revision})",
-        "evaluated on": Path(options.data).name if options.data else "the rows that came with the run",
+        "evaluated on": options.title or "the rows that came with the run",
         "source": evaluated.metrics["source"],
         **{f"note {index}": note for index, note in enumerate(evaluated.notes, 1)},
     }
@@ -101,8 +100,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("verb", choices=VERBS)
     parser.add_argument("run", type=lambda text: RunDirectory(Path(os.path.abspath(text))))
     parser.add_argument("--base", help="folder of the base model on this machine")
-    parser.add_argument("--data", help="evaluate: CSV file")
-    parser.add_argument("--hash-split", action="store_true", help="evaluate: only the test part of the file")
+    parser.add_argument("--data", help="evaluate: JSONL file of texts and labels")
+    parser.add_argument("--title", default="", help="evaluate: what that file is called in the report")
     parser.add_argument("--out", help="evaluate: folder for metrics, predictions and report")
     parser.add_argument("--reply", type=Path, help="file for the outcome as JSON")
     options = parser.parse_args(argv)

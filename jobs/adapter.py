@@ -16,7 +16,7 @@ import re
 import shutil
 import tempfile
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import TYPE_CHECKING, Any
 
@@ -62,6 +62,7 @@ def save(
     id2label: Mapping[int, str],
     max_length: int,
     prompt_template: str = TEXT,
+    empty_text_logits: Sequence[float] = (),
 ) -> None:
     """Put the adapter, its tokenizer and `classifier.json` at `folder`, whole or not at all.
 
@@ -88,7 +89,8 @@ def save(
         config["modules_to_save"] = list(dict.fromkeys(config["modules_to_save"]))
         atomic.write_json(new / CONFIG, config)
         classifier = _classifier(model, tokenizer, id2label, max_length)
-        atomic.write_json(new / CLASSIFIER, classifier | {"prompt_template": prompt_template} | identity)
+        classifier |= {"prompt_template": prompt_template, "empty_text_logits": list(empty_text_logits)}
+        atomic.write_json(new / CLASSIFIER, classifier | identity)
         safetensors_file.read_header(new / WEIGHTS).require()
         os.chmod(new, 0o755)  # mkdtemp makes it private; an artifact is not
         _flush(new)
@@ -287,6 +289,20 @@ def prompt_template(folder: Path) -> str:
     if not is_template(template):
         raise AdapterRejected(f"{folder / CLASSIFIER}: not a prompt template: {template!r:.100}")
     return str(template)
+
+
+def empty_text_logits(folder: Path, classes: int) -> list[float] | None:
+    """The answer to a text without anything in it, one number a class; None in folders that do not tell.
+
+    Raises AdapterRejected where classifier.json holds something else.
+    """
+    logits = read_json(folder / CLASSIFIER).get("empty_text_logits")
+    if not logits:
+        return None
+    sane = isinstance(logits, list) and len(logits) == classes
+    if not sane or not all(type(one) is float and abs(one) < 1e6 for one in logits):
+        raise AdapterRejected(f"{folder / CLASSIFIER}: not an answer to empty texts: {logits!r:.100}")
+    return [float(one) for one in logits]
 
 
 def is_template(value: Any) -> bool:

@@ -15,8 +15,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from jobs import adapter, atomic, baselines, data, summary
+from jobs import adapter, atomic, baselines, data, summary, table
+from jobs.empty_text import is_empty
 from jobs.errors import BrokenRun, DataError
+from jobs.label import in_order, label_of
 from jobs.predictions import Predictions, load
 from jobs.run_directory import RunDirectory
 from jobs.submission import Submission
@@ -55,18 +57,16 @@ def on_host(run: RunDirectory, submission: Submission, base_folder: Path) -> Non
 
 
 def at_home(
-    run: RunDirectory, *, base_folder: Path | None, data_file: Path | None, hash_split: bool, submission: Submission
+    run: RunDirectory, *, base_folder: Path | None, data_file: Path | None, submission: Submission
 ) -> Evaluated:
     """Evaluate what was pulled: anew where the base is at hand, else from the logits that came with the run.
 
-    `data_file` is the file to evaluate on (of an unsplit file with `hash_split` only its test part), None for the rows
-    that came back.  Raises DataError where its labels are not the model's.
+    `data_file` is what to evaluate on, in the project's own form (see `table`), None for the rows that came back.
+    Raises DataError where its labels are not the model's.
     """
     trained = read_trained(run)
     pulled = load(run.predictions)
-    texts, truth = (
-        (pulled.texts, pulled.truth) if data_file is None else _rows(data_file, submission, trained, hash_split)
-    )
+    texts, truth = (pulled.texts, pulled.truth) if data_file is None else _rows(data_file, trained)
     same_rows = tuple(texts) == pulled.texts and np.array_equal(truth, pulled.truth)
     notes = []
     if base_folder is None:
@@ -124,7 +124,10 @@ def infer(
     model = adapter.load(base_folder, run.adapter, dtype=dtype, id2label=id2label).to(torch.device(device))
     tokenizer = adapter.load_tokenizer(run.adapter)
     token_ids = models.encode(tokenizer, texts, trained.max_length, adapter.prompt_template(run.adapter))
-    return inference.logits(model, token_ids, tokens_per_batch=inference.budget(tokens_per_batch, device))
+    logits = inference.logits(model, token_ids, tokens_per_batch=inference.budget(tokens_per_batch, device))
+    if (answer := adapter.empty_text_logits(run.adapter, len(trained.label_names))) is not None:
+        logits[[is_empty(text) for text in texts]] = answer
+    return logits
 
 
 def read_trained(run: RunDirectory) -> Trained:
@@ -140,14 +143,11 @@ def read_trained(run: RunDirectory) -> Trained:
     raise BrokenRun(f"{run.training}: not a readable record of a training")
 
 
-def _rows(
-    path: Path, submission: Submission, trained: Trained, hash_split: bool
-) -> tuple[tuple[str, ...], NDArray[np.int64]]:
-    rows = data.read_rows(path, submission.spec.text_column, submission.spec.label_column)
-    if hash_split:
-        rows = data.split_by_hash(rows)["test"]
-    ids = {name: index for index, name in enumerate(trained.label_names)}
-    if unknown := sorted(set(rows.labels) - set(ids)):
+def _rows(path: Path, trained: Trained) -> tuple[tuple[str, ...], NDArray[np.int64]]:
+    rows = table.read(path)
+    # An earlier version kept a label 1.0 as it was written.
+    ids = {label_of(name): index for index, name in enumerate(trained.label_names)}
+    if unknown := in_order(set(rows.labels) - set(ids)):
         raise DataError(
             f"{path}: the model does not know the label {unknown[0]!r}",
             hint=f"it knows {', '.join(trained.label_names)}",

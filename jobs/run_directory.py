@@ -10,7 +10,7 @@ import secrets
 from dataclasses import dataclass
 from pathlib import Path
 
-PROTOCOL = 1
+PROTOCOL = 2
 """Raised when an older `launch` could misread a run directory; newer than known is refused."""
 
 _BASE32 = "abcdefghijklmnopqrstuvwxyz234567"

@@ -20,20 +20,28 @@ TRACKERS = ("tensorboard", "wandb")
 AUTO = "auto"
 ALL_LINEAR = "all-linear"
 TEXT = "{text}"
+SPLITS = ("train", "validation", "test")
+FILES = (*SPLITS, "file")
 
 
 @dataclass(frozen=True)
 class DataFiles:
-    """CSV files of one split each, or one `file` that is split 80/10/10 by a hash of the text."""
+    """A file or folder for each split, or one `file` or folder for all, or a `dataset` of the Hub.
+
+    A split that is not there is cut out of train.  `config` and `revision` are of the dataset.
+    """
 
     train: str = ""
     validation: str = ""
     test: str = ""
     file: str = ""
+    dataset: str = ""
+    config: str = ""
+    revision: str = ""
 
     def named(self) -> dict[str, str]:
-        """The files that were given, by split name (`file` for the unsplit one)."""
-        return {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name)}
+        """The files that were given, by split name (`file` for the unsplit one); none of a dataset."""
+        return {name: getattr(self, name) for name in FILES if getattr(self, name)}
 
 
 def _number(default: Any, low: float, high: float, help: str) -> Any:
@@ -64,7 +72,7 @@ class Spec:
 
     name: str = field(metadata={"help": "first part of the run's id"})
     model_name_or_path: str = field(metadata={"help": "Hub id, or a folder"})
-    data: DataFiles = field(metadata={"help": "{train, validation, test}, or one file"})
+    data: DataFiles = field(metadata={"help": "one file, {train, validation, test}, or {dataset: owner/name}"})
     model_revision: str = _text("main", "branch, tag or commit of a Hub model")
     text_column: str = _text("text", "column of the text")
     label_column: str = _text("label", "column of the label")
@@ -234,17 +242,20 @@ def _data(value: Any, problems: list[str]) -> DataFiles:
         value = {"file": value}
     names = [f.name for f in fields(DataFiles)]
     if not isinstance(value, Mapping) or not value:
-        problems.append("data: one file, or {train, validation, test}")
+        problems.append("data: one file, {train, validation, test}, or {dataset: owner/name}")
         return DataFiles()
     wrong = [str(key) for key in value if key not in names]
     if wrong:
         problems.append(f"data: unknown {', '.join(wrong)}; allowed: {', '.join(names)}")
     for key, path in value.items():
         if key in names and (not isinstance(path, str) or "\0" in path):
-            problems.append(f"data.{key}: a path, not {path!r}")
-    files = {key: path for key, path in value.items() if key in names and isinstance(path, str) and path}
-    if "file" in files and len(files) > 1:
-        problems.append("data: either one file or splits, not both")
-    if "file" not in files and not {"train", "validation", "test"} <= files.keys():
-        problems.append("data: train, validation and test are all needed (or one file, split by hash)")
-    return DataFiles(**files)
+            problems.append(f"data.{key}: {'a path' if key in FILES else 'a name'}, not {path!r}")
+    given = {key: path for key, path in value.items() if key in names and isinstance(path, str) and path}
+    ways = [key for key in ("file", "train", "dataset") if key in given]
+    if len(ways) > 1 or ("train" not in given and {"validation", "test"} & given.keys() and ways):
+        problems.append("data: either one file, splits, or a dataset, not several of them")
+    elif not ways:
+        problems.append("data: train is missing (or one file, or a dataset)")
+    elif "dataset" not in given and {"config", "revision"} & given.keys():
+        problems.append("data: config and revision are of a dataset")
+    return DataFiles(**given)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +14,23 @@ from jobs.spec import Spec, from_mapping
 
 
 @dataclass(frozen=True)
+class Origin:
+    """Where the inputs came from, before they were brought into one form on the laptop.
+
+    `split` is the rule: {"how": "given"}, or how the missing splits were cut out of which part.  `files` are the files
+    as the person has them, by the part of the data they were named for; `commit` is that of a Hub dataset.
+    """
+
+    split: dict[str, Any] = field(default_factory=lambda: {"how": "given"})
+    files: dict[str, tuple[manifest.Entry, ...]] = field(default_factory=dict)
+    commit: str = ""
+
+
+@dataclass(frozen=True)
 class Submission:
     """One run as it was submitted.
 
-    `inputs` maps a split name (train, validation, test, or file) to its file; `base_files` are the files of a base
+    `inputs` maps a split name (with protocol 1 also `file`) to its file; `base_files` are the files of a base
     model sent from a folder, empty for a Hub id.  All paths are relative to the run directory.
     """
 
@@ -27,6 +40,7 @@ class Submission:
     base_files: tuple[manifest.Entry, ...]
     code_sha256: str
     protocol: int = PROTOCOL
+    origin: Origin = field(default_factory=Origin)
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self) | {"spec": self.spec.to_json()}
@@ -65,11 +79,25 @@ def parse(document: Any, *, origin: str) -> Submission:
             base_files=tuple(_entry(value) for value in document["base_files"]),
             code_sha256=str(document["code_sha256"]),
             protocol=protocol,
+            origin=_origin(document.get("origin")),
         )
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise BrokenRun(f"{origin}: not a submission ({type(error).__name__}: {error})") from error
     except SpecError as error:
         raise BrokenRun(error.message, hint=error.hint) from error
+
+
+def _origin(value: Any) -> Origin:
+    if value is None:  # protocol 1
+        return Origin()
+    # A person's own names; nothing is ever opened by them.
+    files = {
+        str(name): tuple(
+            manifest.Entry(str(one["path"]), int(one["size_bytes"]), str(one["sha256"])) for one in entries
+        )
+        for name, entries in value["files"].items()
+    }
+    return Origin(dict(value["split"]), files, str(value["commit"]))
 
 
 def _entry(value: Any) -> manifest.Entry:

@@ -7,6 +7,7 @@ what is recorded of them; evaluating and verifying what was saved is for a fresh
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import hashlib
 import importlib.metadata
 import json
@@ -25,6 +26,8 @@ from numpy.typing import NDArray
 from jobs import adapter, atomic, base_model, baselines, batches, data, head, inference, memory, probes, ranks
 from jobs import model as models
 from jobs.checkpoint import Checkpoints
+from jobs.empty_text import empty_text_logits, is_empty, without_empty
+from jobs.errors import DataError
 from jobs.events import EventLog
 from jobs.fitting import Encoded, fit, scores
 from jobs.log_line import in_words, say
@@ -63,9 +66,12 @@ def _train(run: RunDirectory, among: ranks.Ranks) -> None:
     torch.manual_seed(spec.seed)
 
     with clock.phase("data"):
-        splits = data.load_splits(run.root, submission)
+        splits, empty = _without_empty(data.load_splits(run.root, submission))
         counts = {name: len(split) for name, split in splits.named().items()}
         tell(f"data: {in_words(counts)} rows; labels {', '.join(splits.label_names)}")
+        if empty:
+            tell(f"{empty} empty texts are left out; such texts are answered by the shares of the classes")
+        answer_to_empty = empty_text_logits(splits.train.label_ids, len(splits.label_names))  # (C,)
 
     with clock.phase("base"):
         base_folder = base_model.of_run(run, submission)
@@ -144,6 +150,7 @@ def _train(run: RunDirectory, among: ranks.Ranks) -> None:
             id2label=id2label,
             max_length=spec.max_length,
             prompt_template=spec.prompt_template,
+            empty_text_logits=answer_to_empty.tolist(),
         )
         probes.record(
             model,
@@ -204,6 +211,18 @@ def _train(run: RunDirectory, among: ranks.Ranks) -> None:
     say(f"trained in {clock.total():.0f} s; best weights from step {best.step}: {in_words(best.to_json())}")
 
 
+def _without_empty(splits: data.Splits) -> tuple[data.Splits, int]:
+    """Train and validation without texts that have nothing in them, and how many those were; test stays as it is.
+
+    Raises DataError where nothing, or one class only, is left.
+    """
+    train, validation = without_empty(splits.train), without_empty(splits.validation)
+    if len(validation) == 0 or len(np.unique(train.label_ids)) < len(splits.label_names):
+        raise DataError("without empty texts a class, or all of validation, is gone", hint="launch check SPEC")
+    left_out = len(splits.train) + len(splits.validation) - len(train) - len(validation)
+    return dataclasses.replace(splits, train=train, validation=validation), left_out
+
+
 def _before_training(
     base: PreTrainedModel,
     splits: data.Splits,
@@ -236,9 +255,11 @@ def _before_training(
                     rows["validation"].label_ids,
                     classes,
                 )
-                references["frozen_head"] = baselines.Baseline(
-                    {name: probe.logits(features[name]) for name in ("validation", "test")}
+                logits = {name: probe.logits(features[name]) for name in ("validation", "test")}
+                logits["test"][[is_empty(text) for text in splits.test.texts]] = empty_text_logits(
+                    splits.train.label_ids, classes
                 )
+                references["frozen_head"] = baselines.Baseline(logits)
                 weight, told = probe.weight, told | {"probe_strength": probe.strength, "probe_rows": len(some)}
                 found = scores(references["frozen_head"].logits["validation"], rows["validation"].label_ids)
                 tell(f"frozen head: validation {in_words(found)}")

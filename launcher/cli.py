@@ -12,6 +12,7 @@ import click
 from launcher import __version__
 from launcher.app import App
 from launcher.commands import (
+    check,
     clean,
     demo,
     doctor,
@@ -68,8 +69,8 @@ def _first_line() -> str:
 
 
 for _module in (
-    demo, host, prepare, train, ps, logs, wait, stop, pull, verify, evaluate, sync, exec, shell, tunnel, env, clean,
-    doctor,
+    demo, host, check, prepare, train, ps, logs, wait, stop, pull, verify, evaluate, sync, exec, shell, tunnel, env,
+    clean, doctor,
 ):  # fmt: skip
     launch.add_command(_module.command)
 

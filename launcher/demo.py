@@ -47,7 +47,7 @@ def demo(app: App, output: Output, target: Path, host: str | None, *, seed: int 
         verdict.check(record.run_id, verified)
     output.observe(Note(f"verified: {len(verified['checks'])} checks, {verified['level']}"))
     with _timed(seconds, "evaluate here"):
-        evaluated = home_jobs.evaluate(home, app.settings.local_workspace, output.observe)
+        evaluated = home_jobs.evaluate(home, app.settings, output.observe)
     evaluated["notes"].append("seconds: " + ", ".join(f"{stage} {value:.0f}" for stage, value in seconds.items()))
     return {**evaluated, "run_id": record.run_id, "folder": str(pulled.folder), "seconds": seconds}
 
@@ -100,7 +100,8 @@ def _host(app: App, host: str | None, output: Output) -> Iterator[str]:
 
 
 def _trained(app: App, output: Output, spec_file: Path, host: str, seed: int | None) -> Record:
-    plan = submit.plan(load(spec_file, {} if seed is None else {"seed": seed}), spec_file.parent)
+    spec = load(spec_file, {} if seed is None else {"seed": seed})
+    plan = submit.plan(spec, spec_file.parent, app.settings.cache)
     record, _ = submit.submit(plan, app.agent(host), host, app.ledger, output.observe)
     try:
         state = watch(record, app.agent(host), app.ledger, output.observe)

@@ -12,14 +12,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jobs import manifest, own_copy
+from jobs import own_copy
 from jobs.run_directory import RunDirectory
 from jobs.submission import Submission
 from jobs.submission import load as load_submission
-from launcher import home_python, model_cache
+from launcher import dataset, home_python, model_cache
 from launcher.errors import LaunchError, NoSuchRun
 from launcher.ledger import Ledger, Record
 from launcher.progress import LogPiece, Note, Observer
+from launcher.settings import Settings
 from remote.local_host import LocalHost
 
 COMMIT = re.compile(r"[0-9a-f]{40}\Z")
@@ -27,13 +28,12 @@ COMMIT = re.compile(r"[0-9a-f]{40}\Z")
 
 @dataclass(frozen=True)
 class HomeRun:
-    """A run that lies on this machine, and this machine's own files behind it, each proven by its hash."""
+    """A run that lies on this machine, the base where it is proven by its hash, and this machine's paths behind it."""
 
     run: RunDirectory
     submission: Submission
     base: Path | None
-    test_file: Path | None
-    hash_split: bool
+    sources: Mapping[str, str]
 
 
 def find(argument: str | None, ledger: Ledger, *, base: Path | None = None) -> HomeRun:
@@ -54,13 +54,11 @@ def find(argument: str | None, ledger: Ledger, *, base: Path | None = None) -> H
     # The laptop's own memory comes first: what a host says about the base or the data is not evidence.
     submission = record.submission if record else load_submission(run.spec)
     sources = record.sources if record else {}
-    test_key = "file" if "file" in submission.inputs else "test"
     return HomeRun(
         run=run,
         submission=submission,
         base=base or _own_base(submission, sources) or _cached_base(submission, run),
-        test_file=_unchanged(sources.get(test_key), submission.inputs.get(test_key)),
-        hash_split=test_key == "file",
+        sources=sources,
     )
 
 
@@ -85,21 +83,21 @@ def verify(home: HomeRun, workspace: Path, observer: Observer, *, static: bool =
     return document
 
 
-def evaluate(home: HomeRun, workspace: Path, observer: Observer, *, data: Path | None = None) -> dict[str, Any]:
+def evaluate(home: HomeRun, settings: Settings, observer: Observer, *, data: Path | None = None) -> dict[str, Any]:
     """Metrics and the paths of what was written; `data` instead of the test split goes to `evaluations/<name>`."""
     options: list[str] = []
-    file = data.absolute() if data else home.test_file
+    file = title = None
+    if data is not None:
+        file, title = dataset.one_file(data, home.submission.spec, settings.cache), data.name
+    elif home.base is not None:  # else only the rows that came back can be evaluated
+        file, title = dataset.test_file(home.submission, home.sources, settings.cache), "the test split"
     if home.base is not None:
         options += ["--base", str(home.base)]
-    elif data is None:
-        file = None  # only the rows that came back can be evaluated
     if file is not None:
-        options += ["--data", str(file)]
+        options += ["--data", str(file), "--title", str(title)]
     if data is not None:
         options += ["--out", str(home.run.root / "evaluations" / data.stem)]
-    elif file is not None and home.hash_split:
-        options += ["--hash-split"]
-    return _job("evaluate", home, workspace, options, observer)
+    return _job("evaluate", home, settings.local_workspace, options, observer)
 
 
 def _job(verb: str, home: HomeRun, workspace: Path, options: Sequence[str], observer: Observer) -> dict[str, Any]:
@@ -157,7 +155,7 @@ def _own_base(submission: Submission, sources: dict[str, str]) -> Path | None:
     if not folder or not submission.base_files:
         return None
     for entry in submission.base_files:
-        if _unchanged(str(Path(folder) / Path(entry.path).name), entry) is None:
+        if dataset.unchanged(str(Path(folder) / Path(entry.path).name), entry) is None:
             return None
     return Path(folder)
 
@@ -171,12 +169,3 @@ def _cached_base(submission: Submission, run: RunDirectory) -> Path | None:
     commits = [told] if isinstance(told, str) and COMMIT.match(told) else []
     spec = submission.spec
     return model_cache.snapshot(spec.model_name_or_path, [*commits, spec.model_revision])
-
-
-def _unchanged(path: str | None, entry: manifest.Entry | None) -> Path | None:
-    if path is None or entry is None:
-        return None
-    file = Path(path)
-    if not file.is_file() or file.stat().st_size != entry.size_bytes or manifest.sha256_of(file) != entry.sha256:
-        return None
-    return file

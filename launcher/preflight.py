@@ -8,8 +8,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from jobs.data_finding import NOTE
 from launcher import submit
 from launcher.app import App
+from launcher.data_table import in_a_line
 from launcher.errors import LaunchError
 from launcher.host_book import LOCAL, SavedHost
 from launcher.progress import Note, Observer
@@ -129,8 +131,13 @@ def in_words(report: Report, plan: submit.Plan) -> str:
     """The plan of a run and what was found on its host, for `--dry-run`."""
     found = [clean(finding.in_words()) for finding in report.findings]
     here = f"  host  {clean(report.facts.hostname)}: {clean(report.summary())}"
-    end = "it would not start (--force goes on regardless)" if report.is_fatal else "it would start"
-    return "\n".join([submit.in_words(plan, report.host), here, *found, f"{end}; nothing was sent (--dry-run)"])
+    in_data = [in_a_line(finding) for finding in plan.findings if finding.severity != NOTE]
+    end = "it would start"
+    if report.is_fatal or plan.is_unfit():
+        end = "it would not start" + ("" if plan.is_unfit(force=True) else " (--force goes on regardless)")
+    return "\n".join(
+        [submit.in_words(plan, report.host), here, *in_data, *found, f"{end}; nothing was sent (--dry-run)"]
+    )
 
 
 def check(report: Report, observer: Observer, *, force: bool = False) -> None:

@@ -6,17 +6,17 @@ import hashlib
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from jobs import manifest
-from jobs.errors import DataError
+from jobs import data_finding, manifest
+from jobs.data_finding import Finding
 from jobs.run_directory import RunDirectory, new_run_id
 from jobs.spec import Spec
 from jobs.submission import Submission
-from launcher import model_cache, recipe, wheelhouse
+from launcher import dataset, model_cache, recipe, wheelhouse
 from launcher.errors import LaunchError
 from launcher.ledger import Ledger, Record
 from launcher.progress import Note, Observer
@@ -38,6 +38,8 @@ class Plan:
     files: tuple[tuple[str, store.LocalFile], ...]
     sources: dict[str, str]
     rows: dict[str, int]
+    how_split: str = ""
+    findings: tuple[Finding, ...] = ()
 
     def with_wheels(self, files: tuple[tuple[str, store.LocalFile], ...]) -> Plan:
         """The same, and packages for a host that reaches no index."""
@@ -47,12 +49,18 @@ class Plan:
     def size_bytes(self) -> int:
         return sum(file.size_bytes for _, file in self.files)
 
+    def is_unfit(self, *, force: bool = False) -> bool:
+        """Whether what was found in the data would stop the run, even with `force`."""
+        return bool(data_finding.stopping(self.findings, force=force))
+
     def to_json(self) -> dict[str, Any]:
         """The plan for `--dry-run`."""
         return {
             "run_id": self.submission.run_id,
             "spec": self.submission.spec.to_json(),
             "rows": self.rows,
+            "split": self.submission.origin.split,
+            "data_findings": [asdict(finding) for finding in self.findings],
             "base": "pushed from this machine" if self.submission.base_is_pushed else "fetched on the host",
             "files": [
                 {"path": path, "size_bytes": file.size_bytes, "sha256": file.sha256} for path, file in self.files
@@ -71,24 +79,28 @@ def in_words(plan: Plan, host_name: str) -> str:
     )
     return (
         f"would train {spec.name} on {host_name}\n"
-        f"  data  {rows}\n"
+        f"  data  {rows}; {plan.how_split}\n"
         f"  base  {spec.model_name_or_path}, {base}\n"
         f"  LoRA  rank {spec.lora_r}, {steps}\n"
         f"  push  at most {len(plan.files)} files, {plan.size_bytes / 1e6:.1f} MB"
     )
 
 
-def plan(spec: Spec, folder: Path, *, only_prepare: bool = False, push_model: bool = False) -> Plan:
+def plan(spec: Spec, folder: Path, cache: Path, *, only_prepare: bool = False, push_model: bool = False) -> Plan:
     """Check and hash what the spec names; `folder` is what its paths are relative to.
 
-    With `push_model` a model of the Hub is taken from this machine's cache, and sent along.
+    The data are left in `cache` in the form that is sent.  With `push_model` a model of the Hub is taken from this
+    machine's cache, and sent along.
 
-    Raises DataError for data that can't be trained on, before anything is sent or paid for.
+    Raises DataError for data that can't be read; what else is wrong with them is in the plan's findings.
     """
-    inputs = {name: _below(folder, path) for name, path in spec.data.named().items()}
-    rows = {name: _checked_rows(path, spec) for name, path in inputs.items()}
-    files = [(f"inputs/{name}.csv", path) for name, path in inputs.items()]
-    base = _base_folder(spec, folder) or (_cached(spec) if push_model else None)
+    from launcher import checked_data  # brings numpy along, which other users of this module do not need
+
+    base = base_folder(spec, folder)
+    checked = checked_data.look(spec, folder, base)
+    data = checked.dataset
+    base = base or (_cached(spec) if push_model else None)
+    files = [(f"inputs/{name}.jsonl", path) for name, path in dataset.write(data.tables, cache).items()]
     files += [(f"inputs/base/{path.name}", path) for path in _base_files(base)]
     files += list(_code_files())
     hashed = tuple((path, _hashed(source)) for path, source in files)
@@ -96,18 +108,20 @@ def plan(spec: Spec, folder: Path, *, only_prepare: bool = False, push_model: bo
     code = sorted(entry.sha256 for path, entry in entries.items() if path.startswith("code/"))
     submission = Submission(
         run_id=new_run_id(f"prepare-{spec.name}" if only_prepare else spec.name),
-        spec=spec,
-        inputs={name: entries[f"inputs/{name}.csv"] for name in inputs},
+        spec=replace(spec, data=data.spec_data),
+        inputs={name: entries[f"inputs/{name}.jsonl"] for name in data.tables},
         base_files=tuple(entry for path, entry in entries.items() if path.startswith("inputs/base/")),
         code_sha256=hashlib.sha256("".join(code).encode()).hexdigest(),
+        origin=data.origin,
     )
-    sources = {name: str(path.resolve()) for name, path in inputs.items()}
-    sources |= {"base": str(base.resolve())} if base else {}
-    return Plan(submission, hashed, sources, rows)
+    sources = data.sources | ({"base": str(base.resolve())} if base else {})
+    rows = {name: len(table) for name, table in data.tables.items()}
+    return Plan(submission, hashed, sources, rows, data.in_words(), checked.report.findings)
 
 
 def submit(plan: Plan, agent: Agent, host_name: str, ledger: Ledger, observer: Observer) -> tuple[Record, runs.Started]:
     """Push what the host lacks and start the run there; from here on it needs nobody."""
+    observer(Note(f"data: {', '.join(f'{name} {count}' for name, count in plan.rows.items())} rows; {plan.how_split}"))
     push(plan.files, agent, host_name, observer)
     submission = plan.submission
     record = Record(
@@ -222,25 +236,9 @@ def recipe_for(agent: Agent, trackers: Sequence[str] = ()) -> dict[str, Any]:
     return recipe.recipe(candidates=[sys.executable] if agent.host.is_local else [], trackers=trackers)
 
 
-def _below(folder: Path, path: str) -> Path:
-    """A path of the spec: relative to the spec's folder, absolute, or below a home (`~`)."""
-    try:
-        return folder / Path(path).expanduser()
-    except RuntimeError as error:
-        raise LaunchError(f"{path}: {error}", hint="paths in a spec are relative to the spec's folder") from error
-
-
-def _checked_rows(path: Path, spec: Spec) -> int:
-    from jobs import data
-
-    if not path.is_file():
-        raise DataError(f"{path}: no such file", hint="paths in a spec are relative to the spec's folder")
-    return len(data.read_rows(path, spec.text_column, spec.label_column).texts)
-
-
-def _base_folder(spec: Spec, folder: Path) -> Path | None:
+def base_folder(spec: Spec, folder: Path) -> Path | None:
     """The base model's folder on this machine, None for a Hub id."""
-    path = _below(folder, spec.model_name_or_path)
+    path = dataset.below(folder, spec.model_name_or_path)
     if path.is_dir():
         if not (path / "config.json").is_file():
             raise LaunchError(f"{path} is not a model: it has no config.json", hint="save_pretrained writes one")

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, cast
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 CHUNK_BYTES = 64 * 1024
@@ -101,6 +101,9 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         self._answer()
 
+    def do_POST(self) -> None:
+        self._answer()
+
     def log_message(self, format: str, *args: Any) -> None:
         """Nothing on the terminal; the requests are kept in the Hub."""
 
@@ -117,14 +120,16 @@ class _Handler(BaseHTTPRequestHandler):
             self._refuse(401, "", "Invalid credentials in Authorization header")
         elif self.hub.is_a_portal:
             self._send(200, b"<html>Log in to this network</html>")
-        elif parts[:2] == ["api", "models"]:
+        elif parts[0] == "api" and parts[1:2] in (["models"], ["datasets"]):
             self._api("/".join(parts[2:4]), *parts[4:6])
+        elif parts[0] == "datasets" and len(parts) == 6 and parts[3] == "resolve":
+            self._file("/".join(parts[1:3]), parts[4], parts[5])
         elif len(parts) == 5 and parts[2] == "resolve":
             self._file("/".join(parts[:2]), parts[3], parts[4])
         else:
             self._refuse(404, "")
 
-    def _api(self, repository: str, verb: str = "", revision: str = "") -> None:
+    def _api(self, repository: str, verb: str = "", revision: str = "main") -> None:
         folder = self.hub.folder(repository, revision)
         if repository == "org/down":
             self._refuse(503, "")
@@ -132,11 +137,19 @@ class _Handler(BaseHTTPRequestHandler):
             self._refuse(401, "RepoNotFound")
         elif folder is None:
             self._refuse(404, "RevisionNotFound")
+        elif verb == "paths-info":
+            asked = self._form()
+            self._json([self._listed(folder / name) for name in asked if (folder / name).is_file()])
         elif verb == "tree":
             self._json([self._listed(file) for file in sorted(folder.iterdir())])
         else:
             commit = self.hub.main if revision == "main" else revision
             self._json({"id": repository, "modelId": repository, "sha": commit, "siblings": [], "tags": []})
+
+    def _form(self) -> list[str]:
+        """The paths that were asked for: `datasets` posts a form, `huggingface_hub` JSON."""
+        body = self.rfile.read(int(self.headers["Content-Length"] or 0)).decode()
+        return json.loads(body)["paths"] if body.startswith("{") else parse_qs(body).get("paths", [])
 
     def _listed(self, file: Path) -> dict[str, Any]:
         size = self.hub.listed_bytes.get(file.name, file.stat().st_size)
@@ -190,7 +203,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _send(self, status: int, body: bytes, **headers: str) -> None:
         self._head(status, len(body), **headers)
-        if self.command == "GET":
+        if self.command != "HEAD":
             self.wfile.write(body)
 
     def _head(self, status: int, length: int, **headers: str) -> None:

@@ -28,6 +28,12 @@ LIGHT_JOBS = {
     "atomic",
     "submission",
     "data",
+    "data_check",
+    "data_finding",
+    "hash_split",
+    "label",
+    "parquet",
+    "table",
     "verification",
 }
 SCREEN = ("cli.py", "output.py", "options.py", "follow.py", "overview.py", "terminal.py")

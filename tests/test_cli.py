@@ -58,7 +58,7 @@ def test_errors_have_a_status_a_code_and_a_hint_in_both_forms(
 
 def test_data_that_cannot_be_trained_on_is_refused_before_anything_is_sent(cli: Cli) -> None:
     spec = write_task(cli.home / "task")
-    (cli.home / "task" / "train.csv").write_bytes("text,label\n好,1\n".encode("gbk"))
+    (cli.home / "task" / "train.csv").write_bytes("text,label\ncafé noir,1\n".encode("latin-1"))
     refused = cli("train", str(spec), "--host", "nowhere", "--json")
     assert refused.error["code"] == "data_invalid"
     assert "train.csv" in refused.error["message"]
@@ -111,3 +111,43 @@ def test_evaluate_is_a_command_of_its_own(cli: Cli) -> None:
     )
     assert done.returncode == 4
     assert json.loads(done.stdout)["error"]["code"] == "run_not_found"
+
+
+def test_data_are_checked_before_anything_is_sent(cli: Cli) -> None:
+    spec = write_task(cli.home / "task", train=60)
+    leak = (cli.home / "task" / "train.csv").read_text("utf-8") + "\x1b[31m[bold]红[/bold]\x1b]0;x\x07,positive\n" * 2
+    (cli.home / "task" / "train.csv").write_text(leak, "utf-8")
+    (cli.home / "task" / "test.csv").write_text(leak, "utf-8")
+    checked = cli("check", str(spec), "--json")
+    assert checked.status == 1
+    assert checked.data["findings"][0]["code"] == "duplicate"
+    assert checked.data["findings"][0]["severity"] == "error"
+    assert checked.data["lengths"]["is_estimate"] is False
+    text = cli("check", str(spec))
+    assert text.status == 1
+    assert text.stdout.startswith("CLASS")
+    assert "error: 62 rows of test (100.0%) stand in train, too" in text.stdout
+    assert "[bold]红[/bold]" in text.stdout
+    assert "\x1b" not in text.stdout
+    refused = cli("train", str(spec), "--host", "local", "--json")
+    assert (refused.status, refused.error["code"]) == (1, "data_unfit")
+    assert "62 rows of test" in refused.error["message"]
+    assert "--force" in refused.error["hint"]
+    planned = cli("train", str(spec), "--host", "local", "--dry-run", "--json")
+    assert planned.status == 1
+    assert planned.data["data_findings"][0]["code"] == "duplicate"
+    assert cli("train", str(spec), "--host", "local", "--dry-run", "--force", "--json").status == 0
+
+
+def test_one_unsplit_file_in_gbk_is_checked_and_split(cli: Cli) -> None:
+    spec = write_task(cli.home / "task", train=300, data="train.csv", model_name_or_path="org/elsewhere", max_length=8)
+    path = cli.home / "task" / "train.csv"
+    path.write_bytes(path.read_text("utf-8").encode("gbk"))
+    checked = cli("check", str(spec), "--json", env={"HF_HUB_OFFLINE": "1"})
+    assert checked.status == 0, checked
+    assert checked.data["split"]["how"] == "stratified hash"
+    found = {one["code"]: one for one in checked.data["findings"]}
+    assert "GBK" in found["encoding"]["what"]
+    assert "about" in found["cut"]["what"]
+    assert "estimated" in found["cut"]["what"]
+    assert "duplicate" not in found

@@ -1,85 +1,49 @@
-"""What a readable data file is, and how an unreadable one says where."""
+"""The data of a run: splits with labels as numbers, from what was submitted and nothing else."""
 
 from __future__ import annotations
 
 import hashlib
+import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from jobs import data, manifest, spec, submission
+from jobs import data, manifest, spec, submission, table
 from jobs.errors import DataError
+from jobs.spec import SPLITS
 
 
-def file_of(folder: Path, content: bytes | str) -> Path:
-    path = folder / "reviews.csv"
-    path.write_bytes(content.encode() if isinstance(content, str) else content)
-    return path
+def submitted(root: Path, parts: dict[str, list[tuple[str, str]]]) -> submission.Submission:
+    """A submission whose inputs have these rows, by split name."""
+    entries = {}
+    for name, rows in parts.items():
+        path = root / f"{name}.jsonl"
+        path.write_bytes(b"".join(table.lines(table.Table([text for text, _ in rows], [label for _, label in rows]))))
+        entries[name] = manifest.Entry(path.name, path.stat().st_size, manifest.sha256_of(path))
+    return submission.Submission("t-aaaaaaaa", spec.from_mapping(DOCUMENT), entries, (), "0" * 64)
 
 
-def read(path: Path) -> data.Rows:
-    return data.read_rows(path, "text", "label")
-
-
-def test_reads_quoted_commas_line_ends_and_a_byte_order_mark(tmp_path: Path) -> None:
-    path = file_of(tmp_path, b'\xef\xbb\xbfid,text,label\r\n1,"a, ""b""\nc", good \r\n\r\n2,,bad\r\n')
-    assert read(path) == data.Rows(['a, "b"\nc', ""], ["good", "bad"])
-
-
-def test_a_field_may_be_longer_than_the_csv_module_allows(tmp_path: Path) -> None:
-    path = file_of(tmp_path, f"text,label\n{'x' * 200_000},good\n")
-    assert len(read(path).texts[0]) == 200_000
-
-
-@pytest.mark.parametrize(
-    ("content", "says"),
-    [
-        (b"", "line 1: no column 'text'; columns: none"),
-        (b"review,label\nx,good\n", "line 1: no column 'text'; columns: review, label"),
-        (b"text,text,label\nx,y,good\n", "line 1: column 'text' stands there 2 times"),
-        (b"text,label\n", "no rows"),
-        (b"text,label\nx,good\ny\n", "line 3: 1 fields, the header has 2"),
-        (b'text,label\n"a\nb",good\nx,y,bad\n', "line 4: 3 fields"),
-        (b"text,label\nx,good\ny, \n", "line 3: column 'label' is empty"),
-        (b"text,label\nx,good\n\xb2\xee,bad\n", "line 3: byte 0xb2 is not UTF-8"),
-        (b"text,label\nx,good\nx\0y,bad\n", "line 3: a NUL character"),
-        (b'text,label\n"x,good\ny,bad\n', "not CSV"),
-    ],
-)
-def test_says_where_a_file_is_wrong(tmp_path: Path, content: bytes, says: str) -> None:
-    path = file_of(tmp_path, content)
-    with pytest.raises(DataError) as caught:
-        read(path)
-    assert str(path) in caught.value.message
-    assert says in caught.value.message
-
-
-def test_a_missing_file_is_a_data_error(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"absent\.csv"):
-        read(tmp_path / "absent.csv")
-
-
-def submitted(root: Path, files: dict[str, str]) -> submission.Submission:
-    """A submission whose inputs have these contents, by split name."""
+def first_protocol(root: Path, files: dict[str, str]) -> submission.Submission:
+    """As an earlier version submitted it: the person's own CSV files, with columns of their own."""
     entries = {}
     for name, content in files.items():
+        (root / f"{name}.csv").write_text(content, "utf-8", newline="")
         path = root / f"{name}.csv"
-        path.write_text(content, "utf-8", newline="")
         entries[name] = manifest.Entry(path.name, path.stat().st_size, manifest.sha256_of(path))
-    document = {"name": "t", "model_name_or_path": "b", "data": {name: f"{name}.csv" for name in files}}
-    return submission.Submission("t-aaaaaaaa", spec.from_mapping(document), entries, (), "0" * 64)
+    asked = spec.from_mapping(DOCUMENT | {"text_column": "review", "label_column": "mood"})
+    document = submission.Submission("t-aaaaaaaa", asked, entries, (), "0" * 64, protocol=1).to_json()
+    del document["origin"]
+    return submission.parse(json.loads(json.dumps(document)), origin="test")
 
 
-def three(train: str, validation: str, test: str) -> dict[str, str]:
-    return {name: f"text,label\n{rows}" for name, rows in zip(data_names, (train, validation, test), strict=True)}
+DOCUMENT = {"name": "t", "model_name_or_path": "b", "data": "reviews.csv"}
 
 
-data_names = ("train", "validation", "test")
-
-
-def test_labels_are_indices_into_sorted_names(tmp_path: Path) -> None:
-    splits = data.load_splits(tmp_path, submitted(tmp_path, three("x,b\ny,a\nz,c\n", "x,c\n", "y,b\n")))
-    assert splits.label_names == ("a", "b", "c")
+def test_labels_are_indices_into_names_in_order(tmp_path: Path) -> None:
+    parts = {"train": [("x", "10"), ("y", "2"), ("z", "c")], "validation": [("x", "c")], "test": [("y", "10")]}
+    splits = data.load_splits(tmp_path, submitted(tmp_path, parts))
+    assert splits.label_names == ("2", "10", "c")
     assert splits.positive_label is None
     assert splits.train.label_ids.tolist() == [1, 0, 2]
     assert splits.validation.label_ids.tolist() == [2]
@@ -89,34 +53,42 @@ def test_labels_are_indices_into_sorted_names(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("parts", "says"),
     [
-        (("x,a\ny,a\n", "x,a\n", "x,a\n"), "train.csv: only 'a'; training needs at least two classes"),
-        (("x,a\ny,b\n", "x,c\ny,c\n", "x,a\n"), "validation.csv: labels that train has not: 'c' \\(2 rows\\)"),
+        (("aa", "a", "a"), r"train\.jsonl: only 'a'; training needs at least two classes"),
+        (("ab", "cc", "a"), r"validation\.jsonl: labels that train has not: 'c' \(2 rows\)"),
     ],
 )
 def test_splits_that_cannot_be_trained_on(tmp_path: Path, parts: tuple[str, str, str], says: str) -> None:
+    rows = {name: [("x", label) for label in part] for name, part in zip(SPLITS, parts, strict=True)}
     with pytest.raises(DataError, match=says):
-        data.load_splits(tmp_path, submitted(tmp_path, three(*parts)))
+        data.load_splits(tmp_path, submitted(tmp_path, rows))
 
 
 def test_a_changed_file_is_not_trained_on(tmp_path: Path) -> None:
-    frozen = submitted(tmp_path, three("x,a\ny,b\n", "x,a\n", "x,a\n"))
-    (tmp_path / "test.csv").write_text("text,label\nz,a\n", "utf-8")
+    frozen = submitted(tmp_path, {"train": [("x", "a"), ("y", "b")], "validation": [("x", "a")], "test": [("x", "a")]})
+    (tmp_path / "test.jsonl").write_text('{"text": "z", "label": "a"}\n', "utf-8")
     with pytest.raises(DataError, match="not the file that was submitted"):
         data.load_splits(tmp_path, frozen)
 
 
-def test_one_file_is_split_by_the_hash_of_the_text(tmp_path: Path) -> None:
-    texts = [f"text {number}" for number in range(2_000)]
+def test_what_an_earlier_version_submitted_is_read_as_it_was(tmp_path: Path) -> None:
+    texts = [f"text {number}" for number in range(500)]
     rows = "".join(f"{text},{'ab'[number % 2]}\n" for number, text in enumerate(texts + texts[:50]))
-    splits = data.load_splits(tmp_path, submitted(tmp_path, {"file": f"text,label\n{rows}"}))
+    splits = data.load_splits(tmp_path, first_protocol(tmp_path, {"file": f"review,mood\n{rows}"}))
     sides = {text: name for name, split in splits.named().items() for text in split.texts}
     for text in texts:
         bucket = int(hashlib.sha256(text.encode()).hexdigest(), 16) % 100
         assert sides[text] == ("train" if bucket < 80 else "validation" if bucket < 90 else "test")
-    assert sum(map(len, splits.named().values())) == 2_050
-    assert len(splits.train) == pytest.approx(1_640, rel=0.05)
-
-
-def test_a_file_too_small_to_be_split_says_which_split_is_empty(tmp_path: Path) -> None:
+    assert sum(map(len, splits.named().values())) == 550
+    files = dict.fromkeys(SPLITS, f"review,mood\n{rows}")
+    assert len(data.load_splits(tmp_path, first_protocol(tmp_path, files)).test) == 550
     with pytest.raises(DataError, match=r"file\.csv \((train|validation|test) split\)"):
-        data.load_splits(tmp_path, submitted(tmp_path, {"file": "text,label\nx,a\ny,b\n"}))
+        data.load_splits(tmp_path, first_protocol(tmp_path, {"file": "review,mood\nx,a\ny,b\n"}))
+
+
+def test_where_the_data_came_from_survives_its_json(tmp_path: Path) -> None:
+    frozen = submitted(tmp_path, {"train": [("x", "a")]})
+    split = {"how": "stratified hash", "of": "file", "shares": {"validation": 0.1, "test": 0.1}}
+    origin = submission.Origin(split, {"file": (manifest.Entry("re:views?.csv", 3, "a" * 64),)}, "c" * 40)
+    document = json.loads(json.dumps(replace(frozen, origin=origin).to_json()))
+    assert document["protocol"] == 2
+    assert submission.parse(document, origin="test").origin == origin

@@ -85,6 +85,17 @@ def test_the_whole_way_over_openssh_with_the_laptop_killed(cli: Cli, sshd: OpenS
     assert lora["accuracy"] > 0.8
     assert "verified" in (folder / "report.html").read_text("utf-8")
 
+    # The same rows as another file, of another format and encoding, with columns that do not matter.
+    with (cli.home / "task" / "test.csv").open(encoding="utf-8", newline="") as file:
+        table = [[row["label"], "x", row["text"]] for row in csv.DictReader(file)]
+    with (cli.home / "more.tsv").open("w", encoding="gbk", newline="") as file:
+        csv.writer(file, delimiter="\t").writerows([["label", "id", "text"], *table])
+    again = cli("evaluate", "--data", str(cli.home / "more.tsv"), "--json")
+    assert again.status == 0, again
+    [same] = [model["metrics"] for model in again.data["metrics"]["models"] if model["key"] == "lora"]
+    assert same["accuracy"] == lora["accuracy"]
+    assert "more.tsv" in (folder / "evaluations" / "more" / "report.html").read_text("utf-8")
+
     # Ours alone are the numbers of plain transformers and peft, too.
     with (folder / "predictions.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))[:16]

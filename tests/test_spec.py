@@ -29,6 +29,36 @@ def test_the_smallest_spec_and_its_defaults(tmp_path: Path) -> None:
     assert (spec.lora_r, spec.max_length, spec.learning_rate) == (16, 256, 2e-4)
 
 
+@pytest.mark.parametrize(
+    "data",
+    [
+        {"train": "a"}, {"train": "a", "test": "b"}, {"train": "a", "validation": "b"}, {"dataset": "o/n"},
+        {"dataset": "o/n", "config": "c", "revision": "r"},
+    ],
+)  # fmt: skip
+def test_splits_that_are_not_named_and_datasets(data: dict[str, str]) -> None:
+    spec = from_mapping({**SMALLEST, "data": data})
+    assert from_mapping(spec.to_json()) == spec
+    assert {key: value for key, value in spec.to_json()["data"].items() if value} == data
+
+
+@pytest.mark.parametrize(
+    ("data", "says"),
+    [
+        ({"file": "a", "train": "b"}, "either one file, splits, or a dataset"),
+        ({"dataset": "o/n", "train": "b"}, "either one file, splits, or a dataset"),
+        ({"file": "a", "test": "b"}, "either one file, splits, or a dataset"),
+        ({"train": "a", "config": "b"}, "config and revision are of a dataset"),
+        ({"dataset": 1}, "data.dataset: a name"),
+        ({"trian": "a"}, "unknown trian"),
+        ([], "one file"),
+    ],
+)
+def test_data_that_cannot_be(data: object, says: str) -> None:
+    with pytest.raises(SpecError, match=says):
+        from_mapping({**SMALLEST, "data": data})
+
+
 def test_numbers_that_yaml_reads_as_text_and_flags_over_them(tmp_path: Path) -> None:
     path = write(tmp_path, "model_name_or_path: m\ndata: a.csv\nlearning_rate: 2e-4\nbf16: no\n")
     assert load(path).learning_rate == 2e-4
@@ -64,7 +94,7 @@ def test_what_words_auto_and_templates_refuse(key: str, value: object, says: str
 
 
 def test_every_problem_is_reported_at_once_with_the_allowed_keys(tmp_path: Path) -> None:
-    text = "data: {train: a}\nlearn_rate: 1\nlora_r: 0\nseed: 1.5\n"
+    text = "data: {test: a}\nlearn_rate: 1\nlora_r: 0\nseed: 1.5\n"
     text += "use_rslora: maybe\nlr_scheduler_type: sine\nlora_alpha: .nan\n"
     with pytest.raises(SpecError) as caught:
         load(write(tmp_path, text))
@@ -77,7 +107,7 @@ def test_every_problem_is_reported_at_once_with_the_allowed_keys(tmp_path: Path)
         "use_rslora: true or false",
         "lr_scheduler_type: one of",
         "lora_alpha: a number",
-        "data: train, validation and test",
+        "data: train is missing",
     ):
         assert word in found
     assert len(caught.value.problems) == 8

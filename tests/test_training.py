@@ -18,10 +18,10 @@ import torch
 from loops import load_base, make_loop
 from tiny import make_base, make_run, toy_rows
 
-from jobs import adapter, baselines, batches, inference, probes, submission, training
+from jobs import adapter, baselines, batches, evaluation, inference, probes, submission, training
 from jobs import model as models
 from jobs.checkpoint import Checkpoint, Checkpoints
-from jobs.errors import JobError
+from jobs.errors import AdapterRejected, JobError
 from jobs.events import parse_events
 from jobs.run_directory import RunDirectory
 
@@ -151,6 +151,36 @@ def test_an_empty_text_has_a_place(base: Path) -> None:
     assert models.encode(tokenizer, ["", "好"], 48)[0] == [1, 2]
     tokenizer.backend_tokenizer.post_processor = None
     assert models.encode(tokenizer, [""], 48) == [[2]]
+
+
+def test_empty_texts_are_answered_without_the_model(base: Path, tmp_path: Path) -> None:
+    train = [*toy_rows(60, 0), ("", "good"), (" \u200b\n", "good")]
+    rows = {"train": train, "validation": [*toy_rows(40, 1), ("", "bad")], "test": [("", "bad"), *toy_rows(9, 2)]}
+    run = make_run(tmp_path, base, num_train_epochs=1, data=rows)
+    training.train(run.root)
+    record = figures(run)
+    assert record["rows"] == {"train": 60, "validation": 40, "test": 10}
+    good = sum(label == "good" for _, label in train[:60])
+    expected = np.log(np.array([60 - good + 1, good + 1]) / 62)
+    assert adapter.empty_text_logits(run.adapter, 2) == pytest.approx(expected.tolist(), abs=1e-6)
+    found = baselines.load(run.artifacts / baselines.FILE)["frozen_head"]["test"]
+    assert found[0].tolist() == pytest.approx(expected.tolist(), abs=1e-6)
+    trained = evaluation.read_trained(run)
+    said = evaluation.infer(run, base, ["", "好好", "\t"], trained, "auto")
+    assert said[0].tolist() == said[2].tolist() == pytest.approx(expected.tolist(), abs=1e-6)
+    assert said[1].tolist() != said[0].tolist()
+
+
+@pytest.mark.parametrize("answer", [[0.0], [0.0, float("1e9")], ["a", "b"], {"a": 1}, [True, False]])
+def test_an_answer_to_empty_texts_that_is_none_is_refused(trained: RunDirectory, tmp_path: Path, answer: Any) -> None:
+    folder = tmp_path / "adapter"
+    shutil.copytree(trained.adapter, folder)
+    document = json.loads((folder / adapter.CLASSIFIER).read_text("utf-8"))
+    (folder / adapter.CLASSIFIER).write_text(json.dumps(document | {"empty_text_logits": answer}), "utf-8")
+    with pytest.raises(AdapterRejected, match="not an answer to empty texts"):
+        adapter.empty_text_logits(folder, 2)
+    (folder / adapter.CLASSIFIER).write_text(json.dumps({}), "utf-8")
+    assert adapter.empty_text_logits(folder, 2) is None
 
 
 def job(run: RunDirectory, verb: str = "train", **more: Any) -> subprocess.Popen[bytes]:

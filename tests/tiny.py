@@ -14,7 +14,7 @@ from tokenizers import Tokenizer, decoders, pre_tokenizers, processors
 from tokenizers.models import BPE
 from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM, Qwen2Tokenizer
 
-from jobs import adapter, manifest, spec, submission
+from jobs import adapter, atomic, manifest, spec, submission, table
 from jobs.run_directory import RunDirectory, new_run_id
 
 # Two threads that wait for each other take many times longer than one where the cores are shared.
@@ -128,15 +128,24 @@ def write_csv(path: Path, rows: list[tuple[str, str]]) -> Path:
     return path
 
 
-def make_run(runs: Path, base: Path, *, rows: int = 200, **keys: Any) -> RunDirectory:
-    """A submitted run of the toy task that finds its base in the folder `base`; `keys` go over the spec."""
+def make_run(
+    runs: Path, base: Path, *, rows: int = 200, data: dict[str, list[tuple[str, str]]] | None = None, **keys: Any
+) -> RunDirectory:
+    """A submitted run of the toy task, or on `data` by split, that finds its base in the folder `base`.
+
+    `keys` go over the spec.
+    """
     run = RunDirectory(runs / new_run_id("toy"))
-    for seed, (name, count) in enumerate({"train": rows, "validation": 40, "test": 40}.items()):
-        write_csv(run.inputs / f"{name}.csv", toy_rows(count, seed))
+    counts = {"train": rows, "validation": 40, "test": 40}
+    for name, given in (
+        data or {name: toy_rows(count, seed) for seed, (name, count) in enumerate(counts.items())}
+    ).items():
+        texts, labels = zip(*given, strict=True)
+        atomic.write_bytes(run.inputs / f"{name}.jsonl", b"".join(table.lines(table.Table([*texts], [*labels]))))
     entries = {
-        name: manifest.Entry(f"inputs/{name}.csv", path.stat().st_size, manifest.sha256_of(path))
+        name: manifest.Entry(f"inputs/{name}.jsonl", path.stat().st_size, manifest.sha256_of(path))
         for name in ("train", "validation", "test")
-        for path in [run.inputs / f"{name}.csv"]
+        for path in [run.inputs / f"{name}.jsonl"]
     }
     document = {
         "name": "toy",

@@ -14,7 +14,9 @@ from launcher.output import Output
 @click.command("evaluate")
 @run_or_folder
 @click.option(
-    "--data", type=click.Path(path_type=Path, exists=True, dir_okay=False), help="CSV file instead of the test split."
+    "--data",
+    type=click.Path(path_type=Path, exists=True),
+    help="CSV, TSV, JSONL or Parquet, or a folder of these, instead of the test split.",
 )
 @click.option("--base", type=click.Path(path_type=Path, exists=True, file_okay=False), help="Folder of the base model.")
 @json_option
@@ -29,5 +31,5 @@ def command(app: App, run: str | None, data: Path | None, base: Path | None, as_
 
     output = Output(as_json=as_json)
     home = home_jobs.find(run, app.ledger, base=base)
-    evaluated = home_jobs.evaluate(home, app.settings.local_workspace, output.observe, data=data)
+    evaluated = home_jobs.evaluate(home, app.settings, output.observe, data=data)
     output.show(evaluated, lambda console: render(evaluated, console))

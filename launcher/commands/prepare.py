@@ -26,11 +26,12 @@ def command(
     Example: launch prepare reviews.yaml --host box
     """
     from jobs.spec import load
-    from launcher import submit
+    from launcher import checked_data, submit
     from launcher.prepare import prepare
 
     output = Output(as_json=as_json)
     asked = load(spec, {key: value for key, value in flags.items() if value is not None})
-    plan = submit.plan(asked, spec.absolute().parent, only_prepare=True, push_model=push_model)
+    plan = submit.plan(asked, spec.absolute().parent, app.settings.cache, only_prepare=True, push_model=push_model)
+    checked_data.require(plan.findings, output.observe, force=True)  # whether it is worth a training is asked then
     prepared = prepare(app, host, plan, output.observe, offline_wheels=offline_wheels)
     output.show(prepared.to_json(), lambda console: console.print(prepared.in_words(), soft_wrap=True))

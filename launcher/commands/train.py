@@ -17,7 +17,7 @@ from launcher.output import Output
 @spec_and_host
 @click.option("-d", "--detach", is_flag=True, help="Start it and come back at once.")
 @click.option("--dry-run", is_flag=True, help="Check everything, here and there, and print the plan; nothing is sent.")
-@click.option("--force", is_flag=True, help="Go on in spite of what was found on the host.")
+@click.option("--force", is_flag=True, help="Go on in spite of what was found in the data or on the host.")
 @sending_options
 @click.pass_obj
 def command(
@@ -35,18 +35,21 @@ def command(
 ) -> None:
     """Train a LoRA classifier on a host.  Ctrl-C only stops watching: the run needs nobody.
 
-    The host is looked at before anything is sent: what would go wrong there is said, and what is fatal stops it.
+    The data (see `launch check`) and the host are looked at before anything is sent: what would go wrong is said, and
+    what is fatal stops it.
 
     Example: launch train reviews.yaml --host box --num-train-epochs 2
     """
     from jobs.spec import load
-    from launcher import preflight, submit, wheelhouse
+    from launcher import checked_data, preflight, submit, wheelhouse
     from launcher.follow import follow
     from launcher.room import needed
 
     output = Output(as_json=as_json)
     asked = load(spec, {key: value for key, value in flags.items() if value is not None})
-    plan = submit.plan(asked, spec.absolute().parent, push_model=push_model)
+    plan = submit.plan(asked, spec.absolute().parent, app.settings.cache, push_model=push_model)
+    if not dry_run:
+        checked_data.require(plan.findings, output.observe, force=force)
     agent = app.agent(host)
     recipe = submit.recipe_for(agent, asked.report_to)
     if offline_wheels:
@@ -56,7 +59,8 @@ def command(
     if dry_run:
         data = plan.to_json() | {"findings": [one.to_json() for one in report.findings]}
         output.show(data, lambda console: console.print(preflight.in_words(report, plan), soft_wrap=True))
-        raise click.exceptions.Exit(1 if report.is_fatal and not force else 0)
+        stops = (report.is_fatal and not force) or plan.is_unfit(force=force)
+        raise click.exceptions.Exit(1 if stops else 0)
     preflight.check(report, output.observe, force=force)
     record, started = submit.submit(plan, agent, host, app.ledger, output.observe)
     if detach:

@@ -18,7 +18,7 @@ from .atomic import read_json, read_object, write_json
 from .refused import Refused
 from .states import FINAL
 
-PROTOCOL = 1
+PROTOCOL = 2
 RUN_ID = re.compile(r"[a-z0-9][a-z0-9-]{0,47}-[a-z2-7]{8}\Z")
 START_GRACE_S = 30
 # What every event has; a line without them is not one.
