@@ -5,9 +5,9 @@ python benchmarks/training.py [--rows-per-step 8,16,32,64] [--train-rows 4000] [
 All of them fine-tune the same base (examples/tiny_qwen/base) from the same weights, LoRA on all linear layers and a
 head from one linear probe, on the same rows of the reviews (examples/reviews), for the same epochs with the same
 optimizer, schedule, clipping and number of rows per optimizer step, in float32, at most 256 tokens a row.  Each is a
-process of its own with two threads; they take turns.  Timed is the training alone: `fit` with its trial of token
-budgets and its looks at 200 validation rows, and `Trainer.train()`, which looks at none.  The test split is then
-answered by one and the same code.  ms-swift, whose command `--swift` names, has an environment of its own: it groups by
+process of its own with two threads; they take turns, every round with another seed.  Timed is the training alone: `fit`
+with its trial of token budgets and its looks at the validation split, and `Trainer.train()`, which looks at nothing.
+The test split is then answered by one and the same code.  ms-swift, whose command `--swift` names, has an environment of its own: it groups by
 length too, without gradient checkpointing, and reports its own time; its padding and head are not ours to look at.
 
 `padding` is padded / real tokens; the ceiling is what an arm's lower padding alone would gain over the plain script.
@@ -20,6 +20,7 @@ import contextlib
 import json
 import math
 import os
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -47,9 +48,7 @@ KEYS: dict[str, Any] = {
     "learning_rate": 1.5e-3,
     "lora_alpha": 8,
     "max_length": 256,
-    "seed": 42,
 }
-VALIDATION_ROWS = 200
 
 
 def main() -> None:
@@ -59,6 +58,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--reviews", type=Path, help="folder that examples/reviews/prepare.py has written")
     parser.add_argument("--swift", default="", help="ms-swift's command line program")
+    parser.add_argument("--seed", type=int, default=42, help="of the first round")
     parser.add_argument("--arm", help=argparse.SUPPRESS)
     parser.add_argument("--head", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -84,7 +84,8 @@ def run_all(options: argparse.Namespace, folder: Path) -> None:
         for turn in range(options.rounds):
             arms = (*ARMS, "swift") if options.swift else ARMS
             for arm in arms if turn % 2 == 0 else reversed(arms):
-                argv = [sys.executable, __file__, "--arm", arm, "--rows-per-step", rows, *common]
+                seed = options.seed + turn
+                argv = [sys.executable, __file__, "--arm", arm, "--rows-per-step", rows, "--seed", str(seed), *common]
                 found[arm].append(swift(int(rows), options, reviews) if arm == "swift" else one_process(argv))
         print_table(rows, found)
 
@@ -100,7 +101,7 @@ def one_process(argv: list[Any]) -> dict[str, Any]:
 
 
 def print_table(rows: str, found: dict[str, list[dict[str, Any]]]) -> None:
-    """Rows of one number of rows a step; of several rounds the fastest of each arm, as the noise only ever adds."""
+    """One number of rows a step: the fastest round of each arm, as noise only adds, and the mean of its accuracies."""
     from jobs.metrics import wilson_interval
 
     best = {arm: min(runs, key=lambda run: run["seconds"]) for arm, runs in found.items()}
@@ -108,9 +109,10 @@ def print_table(rows: str, found: dict[str, list[dict[str, Any]]]) -> None:
         ratio = "" if arm == "launch" else f"{run['seconds'] / best['launch']['seconds']:.2f}x"
         cells = [rows, TITLES[arm], f"{run['rows'] / run['seconds']:.0f}", ratio, *[""] * 4]
         if "tested" in run:
-            low, high = wilson_interval(run["correct"], run["tested"])
+            correct = round(statistics.mean(one["correct"] for one in found[arm]))
+            low, high = wilson_interval(correct, run["tested"])
             cells[4:] = [f"{run['padding']:.2f}", f"{best['plain']['padding'] / run['padding']:.2f}x"]
-            cells += [f"{run['correct'] / run['tested']:.3f}", f"{low:.3f}-{high:.3f}"]
+            cells += [f"{correct / run['tested']:.3f}", f"{low:.3f}-{high:.3f}"]
         print(f"| {' | '.join(cells)} |", flush=True)
 
 
@@ -121,7 +123,7 @@ def load(options: argparse.Namespace) -> dict[str, tuple[list[str], list[int]]]:
     from jobs import table
 
     splits = {}
-    for name, most in (("train", options.train_rows), ("validation", VALIDATION_ROWS), ("test", None)):
+    for name, most in (("train", options.train_rows), ("validation", None), ("test", None)):
         rows = table.read(options.reviews / f"{name}.csv")
         chosen = np.sort(np.random.default_rng(0).permutation(len(rows.texts))[:most])
         names = sorted(set(rows.labels))
@@ -137,7 +139,7 @@ def model_and_tokenizer(options: argparse.Namespace, rows: int) -> tuple[Any, An
     from jobs import model as models
     from jobs.spec import from_mapping
 
-    spec = from_mapping({**KEYS, "train_batch_size": rows, "tokens_per_batch": "auto"})
+    spec = from_mapping({**KEYS, "seed": options.seed, "train_batch_size": rows, "tokens_per_batch": "auto"})
     torch.manual_seed(spec.seed)
     tokenizer = models.load_tokenizer(BASE)
     base = models.load_base(
@@ -276,7 +278,7 @@ def swift(rows: int, options: argparse.Namespace, reviews: Path) -> dict[str, An
             "gradient_accumulation_steps": 1, "learning_rate": KEYS["learning_rate"], "weight_decay": 0,
             "max_length": KEYS["max_length"], "gradient_checkpointing": "false", "group_by_length": "true",
             "split_dataset_ratio": 0, "save_strategy": "no", "report_to": "none", "attn_impl": "sdpa",
-            "output_dir": out, "seed": KEYS["seed"], "logging_steps": 50,
+            "output_dir": out, "seed": options.seed, "logging_steps": 50,
         }  # fmt: skip
         argv = [options.swift, "sft", *(str(word) for key, value in told.items() for word in (f"--{key}", value))]
         subprocess.run(argv, env={**os.environ, **ENVIRONMENT}, stdout=sys.stderr, check=True)
