@@ -7,8 +7,9 @@ head from one linear probe, on the same rows of the reviews (examples/reviews), 
 optimizer, schedule, clipping and number of rows per optimizer step, in float32, at most 256 tokens a row.  Each is a
 process of its own with two threads; they take turns, every round with another seed.  Timed is the training alone: `fit`
 with its trial of token budgets and its looks at the validation split, and `Trainer.train()`, which looks at nothing.
-The test split is then answered by one and the same code.  ms-swift, whose command `--swift` names, has an environment of its own: it groups by
-length too, without gradient checkpointing, and reports its own time; its padding and head are not ours to look at.
+The test split is then answered by one and the same code.  ms-swift, whose command `--swift` names, has an environment
+of its own: it groups by length too, without gradient checkpointing, and reports its own time; its padding and head are
+not ours to look at.
 
 `padding` is padded / real tokens; the ceiling is what an arm's lower padding alone would gain over the plain script.
 """

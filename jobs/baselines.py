@@ -67,16 +67,17 @@ def tfidf(splits: Splits) -> Baseline:
 
 
 def save(baselines: dict[str, Baseline], path: Path) -> None:
-    """All logits in one safetensors file, skipped models left out."""
-    safetensors_file.write(
-        path,
-        {f"{model}.{split}": logits for model, one in baselines.items() for split, logits in one.logits.items()},
-    )
+    """All logits in one safetensors file, skipped models left out; no file where none is left."""
+    logits = {f"{model}.{split}": logits for model, one in baselines.items() for split, logits in one.logits.items()}
+    if logits:
+        safetensors_file.write(path, logits)
 
 
 def load(path: Path) -> dict[str, dict[str, NDArray[np.float32]]]:
     """`{model: {split: logits (N, C)}}` as saved.  Raises AdapterRejected where the file is damaged."""
     loaded: dict[str, dict[str, NDArray[np.float32]]] = {}
+    if not path.exists():
+        return loaded
     for name, logits in safetensors_file.read_arrays(safetensors_file.read_header(path).require()).items():
         model, _, split = name.partition(".")
         loaded.setdefault(model, {})[split] = logits.astype(np.float32)

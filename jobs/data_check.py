@@ -39,6 +39,8 @@ CUT = 0.05
 class Lengths:
     """Of M texts of train in tokens: quantiles, the share above `limit`, and (from, to, texts) of a histogram.
 
+    `mean_read` is what the model reads of a text on average, with long ones cut at `limit`.
+
     `how` says by what they were counted; an estimate says that it is one.
     """
 
@@ -50,6 +52,7 @@ class Lengths:
     longest: int
     limit: int
     cut_share: float
+    mean_read: float
     histogram: tuple[tuple[int, int, int], ...]
 
 
@@ -107,6 +110,7 @@ def measured(lengths: NDArray[np.int64], limit: int, *, how: str, is_estimate: b
         longest=longest,
         limit=limit,
         cut_share=float((lengths > limit).mean()),
+        mean_read=float(np.minimum(lengths, limit).mean()),
         histogram=tuple(bars),
     )
 

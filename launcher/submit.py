@@ -40,6 +40,7 @@ class Plan:
     rows: dict[str, int]
     how_split: str = ""
     findings: tuple[Finding, ...] = ()
+    train_tokens: float = 0.0
 
     def with_wheels(self, files: tuple[tuple[str, store.LocalFile], ...]) -> Plan:
         """The same, and packages for a host that reaches no index."""
@@ -116,7 +117,9 @@ def plan(spec: Spec, folder: Path, cache: Path, *, only_prepare: bool = False, p
     )
     sources = data.sources | ({"base": str(base.resolve())} if base else {})
     rows = {name: len(table) for name, table in data.tables.items()}
-    return Plan(submission, hashed, sources, rows, data.in_words(), checked.report.findings)
+    lengths = checked.report.lengths
+    tokens = lengths.mean_read * rows["train"] if lengths else 0.0
+    return Plan(submission, hashed, sources, rows, data.in_words(), checked.report.findings, tokens)
 
 
 def submit(plan: Plan, agent: Agent, host_name: str, ledger: Ledger, observer: Observer) -> tuple[Record, runs.Started]:

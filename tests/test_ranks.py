@@ -74,7 +74,7 @@ def test_two_processes_train_the_adapter_of_one(base: Path, tmp_path: Path) -> N
 
 @pytest.mark.slow
 def test_two_processes_go_on_from_where_they_were_asked_to_stop(base: Path, tmp_path: Path) -> None:
-    keys: dict[str, Any] = {"num_train_epochs": 40, "train_batch_size": 32, "lora_dropout": 0.1, "save_steps": 1000}
+    keys: dict[str, Any] = {"num_train_epochs": 12, "train_batch_size": 32, "lora_dropout": 0.1, "save_steps": 1000}
     whole, broken = (make_run(tmp_path, base, **keys) for _ in range(2))
     train(whole, 2)
     log = tmp_path / "log"

@@ -153,6 +153,17 @@ def test_an_empty_text_has_a_place(base: Path) -> None:
     assert models.encode(tokenizer, [""], 48) == [[2]]
 
 
+def test_only_the_baselines_that_were_asked_for(base: Path, tmp_path: Path) -> None:
+    for asked, expected in ((["majority", "frozen"], {"majority", "frozen_head"}), ([], set())):
+        run = make_run(tmp_path, base, num_train_epochs=1, rows=40, baselines=asked, head_start="random")
+        training.train(run.root)
+        assert baselines.load(run.artifacts / baselines.FILE).keys() == expected
+        assert figures(run)["baselines"].keys() == expected
+        evaluation.on_host(run, submission.load(run.spec), base)
+        metrics = json.loads(run.metrics.read_text("utf-8"))
+        assert {model["key"] for model in metrics["models"]} == {"lora", *expected}
+
+
 def test_empty_texts_are_answered_without_the_model(base: Path, tmp_path: Path) -> None:
     train = [*toy_rows(60, 0), ("", "good"), (" \u200b\n", "good")]
     rows = {"train": train, "validation": [*toy_rows(40, 1), ("", "bad")], "test": [("", "bad"), *toy_rows(9, 2)]}
@@ -200,12 +211,11 @@ def until(run: RunDirectory, words: str, process: subprocess.Popen[bytes]) -> No
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
-def test_a_run_that_was_ended_by_a_signal_goes_on_to_the_same_bytes(base: Path, tmp_path: Path, number: int) -> None:
-    keys: dict[str, Any] = {"num_train_epochs": 30, "save_steps": 25, "lora_dropout": 0.05, "rows": 100}
+def test_a_run_that_was_ended_by_signals_goes_on_to_the_same_bytes(base: Path, tmp_path: Path) -> None:
+    keys: dict[str, Any] = {"num_train_epochs": 20, "save_steps": 25, "lora_dropout": 0.05, "rows": 100}
     whole, broken = (make_run(tmp_path, base, **keys) for _ in range(2))
     assert job(whole).wait(timeout=200) == 0
-    for words in ("checkpoint after step 50", "checkpoint after step 200"):
+    for words, number in (("checkpoint after step 50", signal.SIGKILL), ("checkpoint after step 125", signal.SIGTERM)):
         process = job(broken)
         until(broken, words, process)
         os.killpg(process.pid, number)

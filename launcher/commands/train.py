@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -41,9 +42,11 @@ def command(
     Example: launch train reviews.yaml --host box --num-train-epochs 2
     """
     from jobs.spec import load
-    from launcher import checked_data, preflight, submit, wheelhouse
+    from launcher import checked_data, forecast, preflight, submit, wheelhouse
     from launcher.follow import follow
+    from launcher.progress import Note
     from launcher.room import needed
+    from launcher.untrusted import clean
 
     output = Output(as_json=as_json)
     asked = load(spec, {key: value for key, value in flags.items() if value is not None})
@@ -56,8 +59,13 @@ def command(
         plan = plan.with_wheels(wheelhouse.collect(agent, recipe, app.settings.cache, output.observe))
     room = partial(needed, agent, recipe, plan)
     report = preflight.look(app, host, send_bytes=plan.size_bytes, send_files=len(plan.files), room=room)
+    expected = forecast.forecast(plan, report.facts)
+    if expected is not None:
+        report = replace(report, findings=(*report.findings, *forecast.findings(expected, plan.submission.spec)))
+        output.observe(Note(clean(expected.in_words(plan.submission.spec))))
     if dry_run:
         data = plan.to_json() | {"findings": [one.to_json() for one in report.findings]}
+        data |= {"forecast": expected.to_json() if expected else None}
         output.show(data, lambda console: console.print(preflight.in_words(report, plan), soft_wrap=True))
         stops = (report.is_fatal and not force) or plan.is_unfit(force=force)
         raise click.exceptions.Exit(1 if stops else 0)
