@@ -328,35 +328,33 @@ class _Loop:
         return self._ranks.rows(len(self._validation.token_ids), answer)
 
     def _probed_budget(self) -> int:
-        """The token budget: the spec's, or for `auto` the best of growing ones, tried on as many rows as a step has.
+        """The token budget: the spec's, or for `auto` the best of growing ones, tried on the longest rows.
 
-        The longest rows; the largest budget that is clearly faster than the one before and fits, really run.
+        That is the largest one which fits and is clearly faster than the one before; forward and backward really run.
         """
         if self._spec.tokens_per_batch != AUTO:
             return int(self._spec.tokens_per_batch)
         lengths = self._rows.lengths
         share = -(-self._spec.train_batch_size // self._ranks.size)
-        rows = np.argsort(-lengths, kind="stable")[: min(share, len(lengths))]
-        most = max(
-            batches.padded_tokens([rows[lane :: self._lanes]], lengths) for lane in range(min(self._lanes, len(rows)))
-        )
+        longest = np.argsort(-lengths, kind="stable")[:share]
+        most = batches.padded_tokens([longest[:: self._lanes]], lengths)  # more than a step has for a lane
         budget, best, chosen = SMALLEST_BUDGET, 0.0, SMALLEST_BUDGET
-        random = torch.get_rng_state()
         started = time.monotonic()
-        while time.monotonic() - started < PROBE_S:
-            speed = self._speed(rows, budget)
-            if speed < best * WORTH:
-                break
-            best, chosen = speed, budget
-            if budget >= most:
-                break
-            budget *= 2
-        torch.set_rng_state(random)
+        with torch.random.fork_rng([self._device] if self._device.type == "cuda" else []):  # dropout draws numbers
+            while time.monotonic() - started < PROBE_S:
+                rows_of_a_batch = max(1, budget // int(lengths[longest[0]]))
+                speed = self._speed(longest[: rows_of_a_batch * self._lanes], budget)
+                if speed < best * WORTH:
+                    break
+                best, chosen = speed, budget
+                if budget >= most:
+                    break
+                budget *= 2
         self._say(f"tokens per batch: {chosen} by a trial of {time.monotonic() - started:.1f} s")
         return chosen
 
     def _speed(self, rows: batches.Indices, budget: int) -> float:
-        """Rows a second of a step without its update, the better of two; 0 where it does not fit in memory."""
+        """Tokens a second of these rows without an update, the better of two; 0 where they do not fit in memory."""
         micro_batches = batches.micro_batches(rows, self._rows.lengths, budget, self._lanes)
         best = 0.0
         for _ in range(2):
@@ -368,7 +366,7 @@ class _Loop:
                 if not memory.is_out(error):
                     raise
                 break
-            best = max(best, len(rows) / (time.monotonic() - started))
+            best = max(best, int(self._rows.lengths[rows].sum()) / (time.monotonic() - started))
         else:
             return best
         memory.give_back()
