@@ -27,6 +27,7 @@ from jobs.average import Average
 from jobs.checkpoint import Checkpoint, Checkpoints
 from jobs.errors import JobError
 from jobs.events import EventLog
+from jobs.later import Later
 from jobs.log_line import say
 from jobs.ranks import Ranks
 from jobs.reporter import Reporter
@@ -169,7 +170,7 @@ class _Loop:
         self._lanes = 1 if alone else torch.get_num_threads()
         self._fitted = Fitted(steps=steps)
         self._events = events
-        self._pending: tuple[int, Tensor] | None = None
+        self._pending: tuple[int, Later] | None = None
 
     def run(self, stop: Stop) -> Fitted:
         """All steps that are left, and the best weights put back."""
@@ -208,8 +209,8 @@ class _Loop:
         """One optimizer step; whether to stop after it, and whether to save: all ranks agree on both."""
         fitted, spec = self._fitted, self._spec
         loss = self._gradients(rows[self._ranks.rank :: self._ranks.size], len(rows))
-        wishes = torch.tensor([float(asked_to_stop), float(time_to_save)], device=self._device)
-        told = torch.cat([loss.reshape(1), wishes])
+        wishes = torch.tensor([float(asked_to_stop), float(time_to_save)])
+        told = torch.cat([loss.reshape(1), inference.on_device(wishes, self._device)])
         self._ranks.sum_([*self._summed_gradients(), told])
         self._sentinels.gradients(step, told[0])
         if spec.max_grad_norm > 0:
@@ -224,7 +225,7 @@ class _Loop:
 
         # What the step before told is looked at while a GPU still works on this one: no waiting, one step late.
         agreed = self._note_loss()
-        self._pending = (step, told)
+        self._pending = (step, Later(told))
         fitted.done = step
         fitted.rows += len(rows)
         fitted.tokens += int(self._rows.lengths[rows].sum())
@@ -292,7 +293,7 @@ class _Loop:
             return False, False
         step, told = self._pending
         self._pending = None
-        loss, stop, save = told.tolist()
+        loss, stop, save = told.values()
         self._sentinels.loss(step, finite(loss, f"loss is not finite at step {step}"))
         self._fitted.losses.append((step, loss))
         return bool(stop), bool(save)

@@ -18,6 +18,7 @@ from tiny import make_base, make_run
 from jobs import ranks, safetensors_file
 from jobs.errors import JobError
 from jobs.run_directory import RunDirectory
+from jobs.stopping import EXIT_STATUS
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -33,13 +34,25 @@ def environment() -> dict[str, str]:
     return {**os.environ, **here, "PYTHONUNBUFFERED": "1"}
 
 
-def torchrun(run: RunDirectory, count: int) -> list[str]:
-    argv = [sys.executable, "-P", "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}"]
-    return [*argv, "-m", "jobs", "train", str(run.root)]
+START = """
+import sys
+from pathlib import Path
+from jobs import ranks
+from jobs.stopping import EXIT_STATUS, Stopped
+try:
+    sys.exit(ranks.start(int(sys.argv[1]), Path(sys.argv[2])))
+except Stopped:
+    sys.exit(EXIT_STATUS)
+"""
+
+
+def started(run: RunDirectory, count: int) -> list[str]:
+    """What `python -m jobs train` does where there are so many GPUs."""
+    return [sys.executable, "-P", "-c", START, str(count), str(run.root)]
 
 
 def train(run: RunDirectory, count: int) -> str:
-    argv = torchrun(run, count) if count > 1 else [sys.executable, "-P", "-m", "jobs", "train", str(run.root)]
+    argv = started(run, count) if count > 1 else [sys.executable, "-P", "-m", "jobs", "train", str(run.root)]
     done = subprocess.run(argv, env=environment(), capture_output=True, text=True, timeout=240, check=False)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     return done.stdout
@@ -80,7 +93,7 @@ def test_two_processes_go_on_from_where_they_were_asked_to_stop(base: Path, tmp_
     log = tmp_path / "log"
     with log.open("wb") as file:
         process = subprocess.Popen(
-            torchrun(broken, 2), env=environment(), stdout=file, stderr=file, start_new_session=True
+            started(broken, 2), env=environment(), stdout=file, stderr=file, start_new_session=True
         )
         deadline = time.monotonic() + 120
         while not (broken.events.is_file() and '"type": "step"' in broken.events.read_text("utf-8")):
@@ -88,7 +101,7 @@ def test_two_processes_go_on_from_where_they_were_asked_to_stop(base: Path, tmp_
             assert time.monotonic() < deadline, log.read_text("utf-8")
             time.sleep(0.02)
         os.killpg(process.pid, signal.SIGTERM)
-        process.wait(timeout=60)
+        assert process.wait(timeout=60) == EXIT_STATUS
     assert "checkpoint after step" in log.read_text("utf-8")
     assert not broken.result.exists()
     said = train(broken, 2)
