@@ -58,15 +58,15 @@ class Stopwatch:
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
-        self._start = math.nan
+        self._start = 0.0
         self._tokens = self._squares = 0
 
     def step(self, number: int, lengths: NDArray[np.int64]) -> tuple[float, float, float] | None:
-        """Note step `number` of this process, of rows with these lengths.
+        """Note the `number`th step of this process, of rows with these lengths.
 
         At the last one: seconds, real tokens, and the mean length as attention sees it: of a token's row.
         """
-        if number > WARM_UP and not math.isnan(self._start):
+        if number > WARM_UP:
             self._tokens += int(lengths.sum())
             self._squares += int((lengths**2).sum())
         if number not in (WARM_UP, STEPS):
@@ -75,8 +75,6 @@ class Stopwatch:
             torch.cuda.synchronize(self._device)
         if number == WARM_UP:
             self._start = time.monotonic()
-            return None
-        if math.isnan(self._start):  # the training went on from a later step
             return None
         return time.monotonic() - self._start, self._tokens, self._squares / max(1, self._tokens)
 

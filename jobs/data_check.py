@@ -192,17 +192,22 @@ def _shared_by(
     mine, theirs = tables[split], tables[other]
     same = np.flatnonzero(np.isin(signatures[split].keys, signatures[other].keys))
     rows = [int(row) for row in same if not is_empty(mine.texts[row])]
-    todo = f"drop them from {other}, or give one file and let it be split"
     if rows:
         share = len(rows) / len(mine)
         severity = ERROR if share >= LEAKED and other == "train" else WARNING
-        yield Finding("duplicate", severity, f"{len(rows)} rows of {split} ({share:.1%}) stand in {other}, too",
-                      todo, len(rows), _examples(tables, split, rows))  # fmt: skip
+        yield Finding("duplicate", severity, f"{_rows(len(rows))} of {split} ({share:.1%}) found in {other}, too",
+                      f"drop them from {other}, or give one file and let it be split",
+                      len(rows), _examples(tables, split, rows))  # fmt: skip
     near = near_duplicates.pairs(mine.texts, signatures[split], theirs.texts, signatures[other])
     if near:
         shown = [one for row, twin in near[:2] for one in _pair(tables, split, row, other, twin)]
-        yield Finding("near_duplicate", WARNING, f"{len(near)} rows of {split} ({len(near) / len(mine):.1%}) "
-                      f"are nearly a row of {other}", todo, len(near), tuple(shown))  # fmt: skip
+        yield Finding("near_duplicate", WARNING, f"{_rows(len(near))} of {split} ({len(near) / len(mine):.1%}) "
+                      f"nearly a row of {other}", f"what says the same is best dropped from {other}",
+                      len(near), tuple(shown))  # fmt: skip
+
+
+def _rows(count: int) -> str:
+    return f"{count} row{'s' * (count != 1)}"
 
 
 def _repeated(tables: Mapping[str, Table], signatures: Mapping[str, Signatures]) -> Iterator[Finding]:
@@ -227,7 +232,7 @@ def _repeated(tables: Mapping[str, Table], signatures: Mapping[str, Signatures])
         _, first, count = np.unique(train, return_index=True, return_counts=True)
         most = first[np.argsort(-count, kind="stable")][:EXAMPLES]
         shown = _examples(tables, "train", [int(row) for row in most if np.sum(train == train[row]) > 1])
-        yield Finding("repeated", NOTE, f"{again} rows of train ({again / len(train):.1%}) repeat an earlier one",
+        yield Finding("repeated", NOTE, f"{_rows(again)} of train ({again / len(train):.1%}) repeating an earlier one",
                       "they count as often as they stand there", again, shown)  # fmt: skip
 
 

@@ -180,14 +180,15 @@ class _Loop:
         self._began = self._saved = time.monotonic()
         self._seconds_before = fitted.seconds
         peak = calibration.peak_flops(self._device, self._computed_in())
-        stopwatch, save_took_s = calibration.Stopwatch(self._device), 0.0
+        stopwatch, save_took_s, done_before = calibration.Stopwatch(self._device), 0.0, fitted.done
         self._model.train()
         with inference.lanes(self._device, self._lanes) as self._parallel:
             if not fitted.tokens_per_batch:
                 fitted.tokens_per_batch = self._probed_budget()
             for step, rows in self._steps_left():
                 asked_to_stop, may_save = self._step(step, rows, stop.asked, self._time_to_save(save_took_s))
-                if measured := stopwatch.step(step, self._rows.lengths[rows[self._ranks.rank :: self._ranks.size]]):
+                mine = self._rows.lengths[rows[self._ranks.rank :: self._ranks.size]]
+                if measured := stopwatch.step(step - done_before, mine):
                     self._calibrate(measured, peak, step)
                 if step in self._evaluate_at:
                     self._evaluate(step)
@@ -294,8 +295,7 @@ class _Loop:
         step, told = self._pending
         self._pending = None
         loss, stop, save = told.values()
-        self._sentinels.loss(step, finite(loss, f"loss is not finite at step {step}"))
-        self._fitted.losses.append((step, loss))
+        self._fitted.losses.append((step, finite(loss, f"loss is not finite at step {step}")))
         return bool(stop), bool(save)
 
     def _evaluate(self, step: int) -> None:
@@ -385,7 +385,7 @@ class _Loop:
             measured,
             peak=peak,
             tokens_left=left,
-            elapsed_s=self._spent_s + self._seconds(),
+            elapsed_s=self._spent_s + time.monotonic() - self._began,
             price=spec.price,
             device=self._device,
             ranks=self._ranks.size,

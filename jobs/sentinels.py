@@ -16,7 +16,7 @@ from jobs import head
 from jobs.errors import JobError
 
 FIRST_STEPS = 20
-"""By then every layer of LoRA must have moved, and a loss of exactly 0 is not yet a sign of success."""
+"""By then every layer of LoRA must have moved."""
 
 ONE_CLASS_TURNS = 2
 
@@ -45,7 +45,12 @@ class Sentinels:
         """To be called before the update of `step`, with its loss.  In the first one every lora_B has a gradient."""
         if step != 1:
             return
-        self.loss(step, loss.item())  # of a loss of 0 there are no gradients, and it is the better reason
+        # Later a loss of exactly 0 can be had honestly: float32 has no smaller one for an answer that is sure.
+        if loss.item() == 0.0:
+            raise TrainingIsFutile(
+                "the loss is exactly 0 at step 1: there is nothing to learn",
+                hint="does the text contain its label?  launch check SPEC",
+            )
         without = [name for name, parameter in self._lora_b.items() if parameter.grad is None]
         zero = [name for name, parameter in self._lora_b.items() if not _any(parameter.grad)]
         if without or len(zero) == len(self._lora_b):
@@ -68,14 +73,6 @@ class Sentinels:
                 f"{len(still)} of {len(self._lora_b)} lora_B matrices are still zero after step {step}, "
                 f"first {_short(still[0])}: nothing is being trained there",
                 hint="a higher learning_rate, a shorter warm-up, or other target_modules",
-            )
-
-    def loss(self, step: int, loss: float) -> None:
-        """Of the rows of `step`, the mean."""
-        if loss == 0.0 and step <= FIRST_STEPS:
-            raise TrainingIsFutile(
-                f"the loss is exactly 0 at step {step}: there is nothing to learn",
-                hint="does the text contain its label?  launch check SPEC",
             )
 
     def validation(self, step: int, steps: int, logits: NDArray[np.float32], label_ids: NDArray[np.int64]) -> None:

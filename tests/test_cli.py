@@ -126,7 +126,7 @@ def test_data_are_checked_before_anything_is_sent(cli: Cli) -> None:
     text = cli("check", str(spec))
     assert text.status == 1
     assert text.stdout.startswith("CLASS")
-    assert "error: 62 rows of test (100.0%) stand in train, too" in text.stdout
+    assert "error: 62 rows of test (100.0%) found in train, too" in text.stdout
     assert "[bold]红[/bold]" in text.stdout
     assert "\x1b" not in text.stdout
     refused = cli("train", str(spec), "--host", "local", "--json")
