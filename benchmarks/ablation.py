@@ -20,7 +20,7 @@ from typing import Any
 REPOSITORY = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(REPOSITORY))
 
-from benchmarks.training import BASE, encoded  # noqa: E402
+from benchmarks.training import BASE, encoded, load, probed, with_lora  # noqa: E402
 
 RECIPE: dict[str, Any] = {
     "name": "ablation",
@@ -75,47 +75,23 @@ def in_words(values: list[float]) -> str:
     return f"{statistics.mean(values):.4f} ({', '.join(f'{value:.3f}' for value in values)})"
 
 
-def load(options: argparse.Namespace) -> dict[str, tuple[list[str], list[int]]]:
-    from jobs import table
-
-    splits = {}
-    for name in ("train", "validation"):
-        rows = table.read(options.reviews / f"{name}.csv")
-        most = options.train_rows if name == "train" else None
-        splits[name] = (rows.texts[:most], [int(label == "positive") for label in rows.labels[:most]])
-    return splits
-
-
 def once(document: dict[str, Any], splits: Any) -> dict[str, Any]:
     """Scores on validation of one training."""
     import numpy as np
     import torch
 
-    from jobs import head, inference, metrics
+    from jobs import inference, metrics
     from jobs import model as models
     from jobs.events import EventLog
     from jobs.fitting import fit
     from jobs.spec import from_mapping
 
     spec = from_mapping(document)
-    torch.manual_seed(spec.seed)
-    tokenizer = models.load_tokenizer(BASE)
-    base = models.load_base(
-        BASE,
-        label_names=("negative", "positive"),
-        pad_token_id=tokenizer.pad_token_id,
-        dtype=torch.float32,
-        device=torch.device("cpu"),
-    )
+    model, tokenizer = with_lora(spec)
     train, validation = (encoded(tokenizer, splits[name]) for name in ("train", "validation"))
-    model = models.with_lora(base, spec)
     if spec.head_start == "probe":
-        features = [
-            inference.pooled_features(base, rows.token_ids, tokens_per_batch=4096) for rows in (train, validation)
-        ]
-        probe = head.fit(features[0], train.label_ids, features[1], validation.label_ids, 2)
         with torch.no_grad():
-            models.head_of(model).weight.copy_(torch.from_numpy(probe.weight))
+            models.head_of(model).weight.copy_(torch.from_numpy(probed(model, train, validation)))
     with contextlib.redirect_stdout(sys.stderr), tempfile.TemporaryDirectory() as folder:
         fitted = fit(model, train, validation, spec, EventLog(Path(folder) / "events.jsonl"))
     logits = inference.logits(model, validation.token_ids, tokens_per_batch=4096)

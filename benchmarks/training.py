@@ -141,6 +141,19 @@ def model_and_tokenizer(options: argparse.Namespace, rows: int) -> tuple[Any, An
     from jobs.spec import from_mapping
 
     spec = from_mapping({**KEYS, "seed": options.seed, "train_batch_size": rows, "tokens_per_batch": "auto"})
+    model, tokenizer = with_lora(spec)
+    if options.head.is_file():
+        with torch.no_grad():
+            models.head_of(model).weight.copy_(torch.from_numpy(np.load(options.head)))
+    return model, tokenizer, spec
+
+
+def with_lora(spec: Any) -> tuple[Any, Any]:
+    """The base of the reviews with LoRA around it and a random head, and its tokenizer."""
+    import torch
+
+    from jobs import model as models
+
     torch.manual_seed(spec.seed)
     tokenizer = models.load_tokenizer(BASE)
     base = models.load_base(
@@ -150,11 +163,7 @@ def model_and_tokenizer(options: argparse.Namespace, rows: int) -> tuple[Any, An
         dtype=torch.float32,
         device=torch.device("cpu"),
     )
-    model = models.with_lora(base, spec)
-    if options.head.is_file():
-        with torch.no_grad():
-            models.head_of(model).weight.copy_(torch.from_numpy(np.load(options.head)))
-    return model, tokenizer, spec
+    return models.with_lora(base, spec), tokenizer
 
 
 def encoded(tokenizer: Any, split: tuple[list[str], list[int]]) -> Any:
@@ -172,19 +181,21 @@ def probe(rows: int, options: argparse.Namespace) -> dict[str, Any]:
     """Fit the head that all arms start from."""
     import numpy as np
 
+    model, tokenizer, _ = model_and_tokenizer(options, rows)
+    splits = load(options)
+    np.save(options.head, probed(model, *(encoded(tokenizer, splits[name]) for name in ("train", "validation"))))
+    return {}
+
+
+def probed(model: Any, train: Any, validation: Any) -> Any:
+    """The head (C, H) of a linear probe on the features of the base inside of `model`, which LoRA has not moved yet."""
     from jobs import head, inference
 
-    model, tokenizer, _ = model_and_tokenizer(options, rows)
-    splits = {name: encoded(tokenizer, split) for name, split in load(options).items()}
-    features = {
-        name: inference.pooled_features(model.get_base_model(), splits[name].token_ids, tokens_per_batch=4096)
-        for name in ("train", "validation")
-    }
-    found = head.fit(
-        features["train"], splits["train"].label_ids, features["validation"], splits["validation"].label_ids, 2
-    )
-    np.save(options.head, found.weight)
-    return {}
+    features = [
+        inference.pooled_features(model.get_base_model(), rows.token_ids, tokens_per_batch=4096)
+        for rows in (train, validation)
+    ]
+    return head.fit(features[0], train.label_ids, features[1], validation.label_ids, 2).weight
 
 
 def launch(rows: int, options: argparse.Namespace) -> dict[str, Any]:

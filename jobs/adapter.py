@@ -392,24 +392,14 @@ def _require_same_tensors(model: PeftModel, header: safetensors_file.Header) -> 
 
 def _flush(folder: Path) -> None:
     for path in [*folder.rglob("*"), folder]:
-        _fsync(path)
-
-
-def _fsync(path: Path) -> None:
-    if path.is_dir() and os.name != "posix":
-        return  # Windows can't open a folder
-    descriptor = os.open(path, os.O_RDONLY if os.name == "posix" else os.O_RDWR)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        atomic.flush(path)
 
 
 def _put_in_place(new: Path, folder: Path) -> None:
     """Rename `new` to `folder`; what was there before is gone afterwards, and is put back if that fails."""
     if not folder.exists():
         new.rename(folder)
-        _fsync(folder.parent)
+        atomic.flush(folder.parent)
         return
     old = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".old", dir=folder.parent))
     try:
@@ -419,6 +409,6 @@ def _put_in_place(new: Path, folder: Path) -> None:
         except BaseException:
             (old / folder.name).rename(folder)
             raise
-        _fsync(folder.parent)
+        atomic.flush(folder.parent)
     finally:
         shutil.rmtree(old, ignore_errors=True)

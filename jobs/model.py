@@ -349,11 +349,13 @@ def is_bf16(model: nn.Module) -> bool:
 
 def precision(model: nn.Module) -> torch.autocast:
     """The context in which to run `model`: autocast to bf16 where the base is bf16, else plain float32."""
-    return torch.autocast(head_of(model).weight.device.type, dtype=torch.bfloat16, enabled=is_bf16(model))
+    first = next(body_of(model).parameters())  # at every batch: the head would have to be looked for
+    return torch.autocast(first.device.type, dtype=torch.bfloat16, enabled=is_bf16(model))
 
 
 def logits(model: nn.Module, input_ids: Tensor) -> Tensor:
     """(B, C) float32 from input_ids (B, T); the head is computed in float32 whatever the base is in."""
     with precision(model):
         features = pooled(model, input_ids)  # (B, H)
-    return nn.functional.linear(features, head_of(model).weight, head_of(model).bias)  # (B, C)
+    head = head_of(model)
+    return nn.functional.linear(features, head.weight, head.bias)  # (B, C)
