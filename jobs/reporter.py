@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 from jobs.events import EventLog
 from jobs.log_line import say
 from jobs.trackers import Trackers
+from jobs.validation import Evaluation
 
 if TYPE_CHECKING:
-    from jobs.fitting import Evaluation, Fitted
+    from jobs.fitting import Fitted
 
 SECONDS_BETWEEN_EVENTS = 0.5
 SECONDS_BETWEEN_LINES = 5.0

@@ -29,13 +29,14 @@ from jobs.checkpoint import Checkpoints
 from jobs.empty_text import empty_text_logits, is_empty, without_empty
 from jobs.errors import DataError
 from jobs.events import EventLog
-from jobs.fitting import Encoded, fit, scores
+from jobs.fitting import Encoded, fit
 from jobs.log_line import in_words, say
 from jobs.run_directory import RunDirectory
 from jobs.spec import Spec
 from jobs.submission import Submission
 from jobs.submission import load as load_submission
 from jobs.trackers import Trackers
+from jobs.validation import scores
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

@@ -16,7 +16,7 @@ from loops import Loop, make_loop
 from tiny import make_base
 from torch import nn
 
-from jobs import batches, fitting, inference
+from jobs import batches, fitting, inference, validation
 from jobs import model as models
 from jobs.checkpoint import Checkpoints
 from jobs.errors import JobError
@@ -98,11 +98,11 @@ def test_the_learning_rate_warms_up_and_falls(kind: str) -> None:
 
 
 def test_evaluations_stay_cheap_and_always_see_the_end() -> None:
-    assert fitting.evaluation_steps(100, 50, 1_000, 100) == {17, 34, 50, 67, 84, 100}
-    assert fitting.evaluation_steps(100, 50, 1_000, 10) == {13, 25, 38, 50, 63, 75, 88, 100}
-    assert fitting.evaluation_steps(100, 50, 1_000, 5_000) == {50, 100}
-    assert fitting.evaluation_steps(500, 50, 1_000, 10) == set(range(50, 501, 50))
-    assert fitting.evaluation_steps(7, 50, 1_000, 5_000) == {7}
+    assert validation.evaluation_steps(100, 50, 1_000, 100) == {17, 34, 50, 67, 84, 100}
+    assert validation.evaluation_steps(100, 50, 1_000, 10) == {13, 25, 38, 50, 63, 75, 88, 100}
+    assert validation.evaluation_steps(100, 50, 1_000, 5_000) == {50, 100}
+    assert validation.evaluation_steps(500, 50, 1_000, 10) == set(range(50, 501, 50))
+    assert validation.evaluation_steps(7, 50, 1_000, 5_000) == {7}
 
 
 def test_a_golden_curve(base: Path, tmp_path: Path) -> None:
