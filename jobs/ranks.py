@@ -79,11 +79,6 @@ class Ranks:
         """What every rank has, by rank; equal in shape and kind."""
         return [tensor] if self.size == 1 else self._gathered(tensor)
 
-    def wait(self) -> None:
-        """Until all ranks are here."""
-        if self.size > 1:
-            distributed.barrier()
-
     def _gathered(self, tensor: Tensor) -> list[Tensor]:
         tensor = tensor.to(self._device)
         parts = [torch.empty_like(tensor) for _ in range(self.size)]
