@@ -262,6 +262,8 @@ def lora_config(folder: Path) -> LoraConfig:
 def read_json(path: Path) -> dict[str, Any]:
     """The JSON object in a file of at most 64 MiB.  Raises AdapterRejected."""
     try:
+        if not path.is_file():  # a pipe would keep us waiting for ever
+            raise AdapterRejected(f"{path}: no such file")
         if path.stat().st_size > 64 * 2**20:
             raise AdapterRejected(f"{path}: too large to be read")
         document = json.loads(path.read_text("utf-8"))

@@ -75,9 +75,21 @@ STATIC = {
         "a part of the file was never written",
         "pull again; if it is the same on the host, its disk was full or died",
     ),
+    "update_size": (
+        "what the adapter adds to the weights is next to nothing, or would drown them",
+        "look at the learning rate, lora_alpha and how the file was written; train again",
+    ),
     "moved": (
         "these weights are what they were before the first step: they were not trained",
         "look whether they get gradients; train again",
+    ),
+    "saved": (
+        "the file does not hold the weights that training held when it saved them",
+        "pull again; if it is the same on the host, train again",
+    ),
+    "base": (
+        "this is another base, or another revision, than the adapter was trained on",
+        "name the right base with --base",
     ),
 }
 

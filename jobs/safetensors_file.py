@@ -94,10 +94,30 @@ def read_header(path: Path) -> Header:
     return Header(path, tensors, data_start, tuple(problems))
 
 
-def read_arrays(header: Header) -> dict[str, npt.NDArray[np.float32] | npt.NDArray[np.float16]]:
-    """Every floating tensor of a sound file by name; bf16 is widened to float32, which is exact."""
-    data = np.fromfile(header.path, dtype=np.uint8, offset=header.data_start)
-    return {name: _array(data, t) for name, t in header.tensors.items() if t.dtype in FLOATS}
+def read_arrays(
+    header: Header, *, mapped: bool = False
+) -> dict[str, npt.NDArray[np.float32] | npt.NDArray[np.float16]]:
+    """Every floating tensor of a sound file by name; bf16 is widened to float32, which is exact.
+
+    With `mapped` they can't be written to, and take no memory until they are looked at (bf16 does).
+    """
+    data: npt.NDArray[np.uint8]
+    if mapped:
+        data = np.memmap(header.path, np.uint8, "r", header.data_start)
+    else:
+        data = np.fromfile(header.path, np.uint8, offset=header.data_start)
+    return {
+        name: _array(data[t.start : t.end], t.dtype, t.shape) for name, t in header.tensors.items() if t.dtype in FLOATS
+    }
+
+
+def read_rows(header: Header, tensor: Tensor, most: int) -> npt.NDArray[np.float32]:
+    """At most so many rows of one floating tensor of a sound file, evenly spread; no more is read from disk."""
+    data = np.memmap(header.path, np.uint8, "r", header.data_start + tensor.start, (tensor.end - tensor.start,))
+    count = tensor.shape[0]
+    rows = np.unique(np.linspace(0, count - 1, min(most, count)).round().astype(int))
+    chosen = np.ascontiguousarray(data.reshape(count, -1)[rows])
+    return np.asarray(_array(chosen.reshape(-1), tensor.dtype, (len(rows), *tensor.shape[1:])), dtype=np.float32)
 
 
 def write(path: Path, arrays: Mapping[str, npt.NDArray[np.float32]]) -> None:
@@ -115,13 +135,12 @@ def write(path: Path, arrays: Mapping[str, npt.NDArray[np.float32]]) -> None:
     atomic.write_bytes(path, b"".join([struct.pack("<Q", len(text)), text, *parts]))
 
 
-def _array(data: npt.NDArray[np.uint8], tensor: Tensor) -> Any:
-    raw = data[tensor.start : tensor.end]
-    if tensor.start % 4:  # a view needs alignment, which the format does not promise
+def _array(raw: npt.NDArray[np.uint8], dtype: str, shape: tuple[int, ...]) -> Any:
+    if raw.ctypes.data % 4:  # a view needs alignment, which the format does not promise
         raw = raw.copy()
-    if tensor.dtype == "BF16":
-        return (raw.view("<u2").astype(np.uint32) << 16).view(np.float32).reshape(tensor.shape)
-    return raw.view("<f4" if tensor.dtype == "F32" else "<f2").reshape(tensor.shape)
+    if dtype == "BF16":
+        return (raw.view("<u2").astype(np.uint32) << 16).view(np.float32).reshape(shape)
+    return raw.view("<f4" if dtype == "F32" else "<f2").reshape(shape)
 
 
 def _tensor(name: str, value: Any, problems: list[str]) -> Tensor | None:

@@ -142,6 +142,7 @@ def _train(run: RunDirectory, among: ranks.Ranks) -> None:
 
     with clock.phase("saving"):
         id2label = dict(enumerate(splits.label_names))
+        saved = adapter.fingerprints(model)  # of what is in memory, before anything can go wrong on a disk
         adapter.save(
             model,
             tokenizer,
@@ -199,6 +200,7 @@ def _train(run: RunDirectory, among: ranks.Ranks) -> None:
         "calibration": fitted.calibration,
         "peak_memory_bytes": memory.peak_bytes(device),
         "initial": start["initial"],
+        "saved": saved,
         "seed": spec.seed,
         "gpus": among.size if device.type == "cuda" else 0,
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Any
 
-from jobs import adapter, manifest, reproduction, static_checks
+from jobs import adapter, base_tensors, manifest, reproduction, static_checks
 from jobs.checks import HERE, ON_HOST, STATIC, Check, Level, Verdict, all_passed
 from jobs.errors import AdapterRejected, BrokenRun
 from jobs.reproduction import Where
 from jobs.run_directory import RunDirectory
+from jobs.static_checks import Told
 
 
 def verify(
@@ -33,7 +33,7 @@ def verify(
     host's own verdict stands for it, and the level says so.
     """
     checks = [_transport(run, where)]
-    checks += _static(run.adapter, base_folder, initial=_initial(run), ours=True)
+    checks += _static(run.adapter, base_folder, told(run))
     if static_only:
         return Verdict(STATIC, (*checks, _not_reproduced("static checks only were asked for")))
     if base_folder is not None:
@@ -53,23 +53,28 @@ def verify(
 
 def verify_adapter_folder(folder: Path, base_folder: Path | None) -> Verdict:
     """The verdict on any PEFT folder, also one made elsewhere: static, because it brings no probes."""
-    checks = _static(folder, base_folder, initial=None, ours=False)
+    checks = _static(folder, base_folder, None)
     return Verdict(STATIC, (*checks, _not_reproduced("no probes were stored with this adapter")))
 
 
-def _static(folder: Path, base_folder: Path | None, *, initial: Any, ours: bool) -> list[Check]:
+def told(run: RunDirectory) -> Told:
+    """What the run's host tells of the training; nothing where that can't be read."""
     try:
-        return static_checks.check_adapter(folder, base_folder=base_folder, initial=initial, ours=ours)
+        document = adapter.read_json(run.training)
+    except AdapterRejected:
+        return Told()
+    base = document.get("base")
+    sha256 = base.get("weights_sha256") if isinstance(base, dict) else None
+    return Told(document.get("initial"), document.get("saved"), sha256)
+
+
+def _static(folder: Path, base_folder: Path | None, told: Told | None) -> list[Check]:
+    try:
+        base = None if base_folder is None else base_tensors.of_folder(base_folder)
+        return static_checks.check_adapter(folder, base=base, told=told)
     except (AdapterRejected, OSError) as error:
-        return [
-            Check(
-                "base",
-                "fail",
-                str(error),
-                "the base can't be read, so nothing can be compared",
-                "--base FOLDER",
-            )
-        ]
+        detail, meaning = str(error), "the base can't be read, so nothing can be compared"
+        return [Check("base", "fail", detail, meaning, "--base FOLDER")]
 
 
 def _transport(run: RunDirectory, where: Where) -> Check:
@@ -89,14 +94,6 @@ def _transport(run: RunDirectory, where: Where) -> Check:
         detail = "; ".join(problems[:5]) or "the manifest lists nothing"
         return Check("manifest", "fail", detail, "files changed after the run vouched for them", "pull again")
     return Check("manifest", "pass", f"{len(entries)} files, sha256 of each")
-
-
-def _initial(run: RunDirectory) -> Any:
-    """The fingerprints from before the first step; None where there are none."""
-    try:
-        return adapter.read_json(run.training).get("initial")
-    except AdapterRejected:
-        return None
 
 
 def _host_verdict(run: RunDirectory) -> Check:

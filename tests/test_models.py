@@ -17,7 +17,19 @@ from safetensors.torch import load_file, save_file
 from tiny import DECODERS, ENCODERS, make_base_of, make_run, toy_rows
 from transformers import AutoModel, AutoModelForSequenceClassification, Qwen2Config, Qwen3Config
 
-from jobs import adapter, baselines, batches, evaluation, inference, probes, reproduction, static_checks, training
+from jobs import (
+    adapter,
+    base_tensors,
+    baselines,
+    batches,
+    evaluation,
+    inference,
+    probes,
+    reproduction,
+    static_checks,
+    training,
+    verification,
+)
 from jobs import model as models
 from jobs.errors import AdapterRejected, DataError, JobError
 from jobs.spec import Spec, from_mapping
@@ -55,19 +67,19 @@ def padded(model: Any, rows: list[list[int]]) -> tuple[torch.Tensor, torch.Tenso
 
 @dataclass(frozen=True)
 class Trained:
-    """A base, its adapter after three steps, and the fingerprints from before the first."""
+    """A base, its adapter after three steps, and what a run would tell of these."""
 
     base: Path
     model: PeftModel
     artifacts: Path
-    initial: dict[str, Any]
+    told: static_checks.Told
 
     @property
     def adapter(self) -> Path:
         return self.artifacts / "adapter"
 
     def static(self) -> dict[str, str]:
-        found = static_checks.check_adapter(self.adapter, base_folder=self.base, initial=self.initial, ours=True)
+        found = static_checks.check_adapter(self.adapter, base=base_tensors.of_folder(self.base), told=self.told)
         return {check.id: f"{check.status}: {check.detail}" for check in found if check.status != "pass"}
 
     def reproduced(self) -> dict[str, str]:
@@ -101,7 +113,8 @@ def train(base: Path, artifacts: Path, *, dtype: torch.dtype = torch.float32, **
         model, tokenizer, TEXTS, base_folder=base, max_length=MAX_LENGTH, id2label=ID2LABEL,
         folder=artifacts / "probes", prompt_template=TEMPLATE,
     )  # fmt: skip
-    return Trained(base, model, artifacts, initial)
+    hashes = base_tensors.of_folder(base).weights_sha256()
+    return Trained(base, model, artifacts, static_checks.Told(initial, adapter.fingerprints(model), hashes))
 
 
 @pytest.fixture(scope="module", params=KINDS)
@@ -230,7 +243,7 @@ def test_a_run_of_another_kind_of_base(kind: str, tmp_path: Path) -> None:
     run = make_run(tmp_path, base, prompt_template=TEMPLATE, rows=64, num_train_epochs=1)
     training.train(run.root)
     record = json.loads(run.training.read_text())
-    checks = static_checks.check_adapter(run.adapter, base_folder=base, initial=record["initial"], ours=True)
+    checks = static_checks.check_adapter(run.adapter, base=base_tensors.of_folder(base), told=verification.told(run))
     checks += reproduction.reproduce(run.adapter, run.probes, base, where="host")
     assert [check for check in checks if check.status != "pass"] == []
     texts = [text for text, _ in toy_rows(40, 1)]
@@ -268,7 +281,7 @@ def broken(trained: Trained, folder: Path, change: Any) -> Trained:
     path = artifacts / "adapter" / adapter.WEIGHTS
     held = {key: change(key, value) for key, value in load_file(path).items()}
     save_file({key: value for key, value in held.items() if value is not None}, path, metadata={"format": "pt"})
-    return Trained(trained.base, trained.model, artifacts, trained.initial)
+    return Trained(trained.base, trained.model, artifacts, trained.told)
 
 
 def test_an_emptied_adapter_fails(trained: Trained, tmp_path: Path) -> None:
@@ -318,7 +331,7 @@ def test_names_that_peft_shortens_mean_the_same_layers(kind: str, tmp_path: Path
     depth = "n_layer" if kind == "gpt2" else "num_hidden_layers"
     run = train(make_base_of(kind, tmp_path / "base", **{depth: 5}), tmp_path / "a")
     config = json.loads((run.adapter / adapter.CONFIG).read_text())
-    pairs = [key for key in run.initial if "lora_A" in key]
+    pairs = [key for key in run.told.initial if "lora_A" in key]
     assert len(config["target_modules"]) < 20 <= len(pairs)
     assert run.static() == {} and run.reproduced() == {}
 
@@ -345,7 +358,7 @@ def test_plain_pefts_own_choice_passes_the_static_checks(tmp_path: Path) -> None
                 if "lora_B" in name:
                     torch.nn.init.normal_(parameter)
             model.save_pretrained(tmp_path / f"{kind}-adapter")
-        found = static_checks.check_adapter(tmp_path / f"{kind}-adapter", base_folder=base)
+        found = static_checks.check_adapter(tmp_path / f"{kind}-adapter", base=base_tensors.of_folder(base))
         assert {check.id: check.detail for check in found if check.status == "fail"} == {}
 
 
@@ -356,8 +369,8 @@ def test_a_pooler_that_the_base_brings_is_not_new(tmp_path: Path) -> None:
     with adapter.quiet_libraries():
         BertForPreTraining(BertConfig.from_pretrained(base)).save_pretrained(base)
     run = train(base, tmp_path / "a")
-    assert not [key for key in run.initial if "pooler" in key and "lora" not in key]
-    assert [key for key in run.initial if "pooler.dense.lora_A" in key]
+    assert not [key for key in run.told.initial if "pooler" in key and "lora" not in key]
+    assert [key for key in run.told.initial if "pooler.dense.lora_A" in key]
     assert run.static() == {} and run.reproduced() == {}
 
 
@@ -367,7 +380,7 @@ def test_a_classifier_can_be_the_base(tmp_path: Path) -> None:
     with adapter.quiet_libraries():
         AutoModelForSequenceClassification.from_pretrained(base, num_labels=3).save_pretrained(base)
     run = train(base, tmp_path / "a")
-    assert {key.split(".")[-2] for key in run.initial if "lora" not in key} == {"dense", "out_proj"}
+    assert {key.split(".")[-2] for key in run.told.initial if "lora" not in key} == {"dense", "out_proj"}
     assert run.static() == {} and run.reproduced() == {}
     with pytest.raises(DataError, match="classifier of other labels"):
         models.load_base(base, label_names=("a", "b"), pad_token_id=1, dtype=torch.float32, device=torch.device("cpu"))

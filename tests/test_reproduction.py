@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from tiny_adapter import ID2LABEL, MAX_LENGTH, TinyRun
 
-from jobs import adapter, explanations, manifest, probes, reproduction, safetensors_file, verification
+from jobs import adapter, base_model, explanations, manifest, probes, reproduction, safetensors_file, verification
 from jobs import model as models
 from jobs.checks import HERE, ON_HOST, STATIC, Check, Verdict
 from jobs.errors import AdapterRejected
@@ -207,7 +207,9 @@ def test_a_tokenizer_that_knows_none_of_the_words_gives_no_probes(tiny_run: Tiny
 def finish(run: TinyRun, **verdict: Any) -> RunDirectory:
     """The run directory as it looks when the run is over."""
     directory = RunDirectory(run.artifacts.parent)
-    directory.training.write_text(json.dumps({"initial": run.initial}))
+    saved = {key: adapter.array_fingerprint(array) for key, array in run.arrays().items()}
+    base = {"weights_sha256": base_model.weight_files(run.base)}
+    directory.training.write_text(json.dumps({"initial": run.initial, "saved": saved, "base": base}))
     if verdict:
         directory.host_verification.write_text(json.dumps(verdict))
     text = manifest.dump(manifest.list_files(directory.artifacts))
@@ -243,6 +245,8 @@ def test_at_home_without_a_base_the_hosts_word_is_named(copy: TinyRun) -> None:
     assert {c.id for c in verdict.checks if c.status == "not_checked"} == {
         "modules",
         "shapes",
+        "update_size",
+        "base",
         "reproduction",
     }
 
@@ -294,7 +298,7 @@ def test_a_run_without_its_fingerprints_is_not_ok(copy: TinyRun) -> None:
 def test_a_foreign_folder_is_checked_statically(tiny_run: TinyRun, tmp_path: Path) -> None:
     verdict = verification.verify_adapter_folder(tiny_run.adapter, tiny_run.base)
     assert verdict.ok and verdict.level == STATIC
-    assert {c.id for c in verdict.checks if c.status == "not_checked"} == {"moved", "reproduction"}
+    assert {c.id for c in verdict.checks if c.status == "not_checked"} == {"moved", "saved", "base", "reproduction"}
     assert unmet(verification.verify_adapter_folder(tiny_run.adapter, tmp_path)) == {"base"}
     assert "files" in unmet(verification.verify_adapter_folder(tmp_path, None))
 

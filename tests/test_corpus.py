@@ -1,0 +1,83 @@
+"""Over a hundred healthy adapters pass without a warning, and each way to break them is noticed by its check."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from breakages import BREAKAGES, Breakage
+from corpus import KINDS, Recipe, base_of, make, recipes, told
+from tiny import make_base_of
+
+from jobs import base_tensors, verification
+from jobs.static_checks import check_adapter
+
+RECIPES = list(recipes())
+TRIED = 6
+"""Adapters that each breakage is tried on, spread over bases, tasks, ranks and dtypes."""
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Adapters by their recipes, made when they are first asked for."""
+
+    folder: Path
+
+    def adapter(self, recipe: Recipe) -> Path:
+        folder = self.folder / str(RECIPES.index(recipe)) / "adapter"
+        return folder if folder.exists() else make(recipe, self.base(recipe.kind), folder)
+
+    def base(self, kind: str) -> Path:
+        return base_of(kind, self.folder / "bases")
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
+    return Corpus(tmp_path_factory.mktemp("corpus"))
+
+
+def test_the_corpus_is_as_large_and_as_varied_as_is_said() -> None:
+    assert len(RECIPES) >= 100 and len(BREAKAGES) >= 40
+    assert {recipe.kind for recipe in RECIPES} == set(KINDS)
+    assert {recipe.dtype for recipe in RECIPES} == {"fp32", "bf16", "fp16"}
+    assert {recipe.settings["r"] for recipe in RECIPES} >= {1, 2, 4, 8, 16, 32, 64}
+    assert len({breakage.name for breakage in BREAKAGES}) == len(BREAKAGES)
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.name)
+def test_a_healthy_adapter_has_no_fail_and_no_warning(corpus: Corpus, recipe: Recipe) -> None:
+    folder, base = corpus.adapter(recipe), corpus.base(recipe.kind)
+    for known in (base, None):
+        verdict = verification.verify_adapter_folder(folder, known)
+        assert [check for check in verdict.checks if check.status in ("fail", "warn")] == []
+        assert verdict.ok
+
+
+@pytest.mark.parametrize("breakage", BREAKAGES, ids=lambda breakage: breakage.name)
+def test_a_broken_adapter_is_caught_by_the_check_that_is_named(
+    corpus: Corpus, breakage: Breakage, tmp_path: Path
+) -> None:
+    suited = [recipe for recipe in RECIPES if breakage.suits(recipe)]
+    if breakage.told:
+        suited = [recipe for recipe in suited if recipe.task == "SEQ_CLS" and recipe.dtype == "fp32"]
+    assert suited
+    for number, recipe in enumerate(suited[:: max(1, len(suited) // TRIED)][:TRIED]):
+        base = corpus.base(recipe.kind)
+        healthy = corpus.adapter(recipe)
+        folder = Path(shutil.copytree(healthy.parent, tmp_path / str(number))) / healthy.name
+        facts = told(folder, base) if breakage.told else None
+        breakage.damage(folder)
+        if breakage.other_base:
+            base = other_base(recipe.kind, tmp_path / f"base {number}")
+        found = {c.id: c for c in check_adapter(folder, base=base_tensors.of_folder(base), told=facts)}
+        check = found[breakage.check]
+        assert check.status == "fail", (recipe.name, {c.id: c.detail for c in found.values() if c.status == "fail"})
+        assert check.required and check.meaning and check.todo
+        assert check.detail.isascii() and check.detail.isprintable() and len(check.detail) < 600
+
+
+def other_base(kind: str, folder: Path) -> Path:
+    """A base of the same shapes with other numbers."""
+    return make_base_of(kind, folder, initializer_range=0.1)
