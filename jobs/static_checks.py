@@ -30,7 +30,7 @@ SHARD_SHARE = 0.25
 LEAST_UPDATE, MOST_UPDATE = 1e-9, 10.0
 """Of the weight that it is added to, by root mean square.  Below 6e-8 float32 rounds the sum to the weight itself; the
 largest update of the healthy ones in docs/trust.md is 0.2 of its weight."""
-DIRECTIONS = 16
+DIRECTIONS = 8
 EMBEDDINGS = ("embed_tokens", "lm_head")
 """What PEFT saves whole where it is adapted, or was given more rows."""
 
@@ -370,7 +370,7 @@ def _update_size(subject: _Subject) -> Finding:
 def _update_rms(pair: Pair) -> float:
     """Root mean square of B·A, (out, r) times (r, in), from what it does to some random directions.
 
-    The mean over standard normal z of ‖B·A·z‖² is ‖B·A‖² (Hutchinson 1990); this is a sixteenth of the work of A·Aᵀ.
+    The mean over standard normal z of ‖B·A·z‖² is ‖B·A‖² (Hutchinson 1990); it is a small part of the work of A·Aᵀ.
     """
     directions = np.random.default_rng(0).standard_normal((pair.a.shape[1], DIRECTIONS), dtype=np.float32)
     product = np.asarray(pair.b, dtype=np.float32) @ (np.asarray(pair.a, dtype=np.float32) @ directions)

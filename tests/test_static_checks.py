@@ -125,7 +125,7 @@ def test_a_hundred_megabytes_take_less_than_a_second(tmp_path: Path, tiny_run: T
     for layer in range(50):
         root = f"base_model.model.model.layers.{layer}.mlp.up_proj"
         arrays[f"{root}.lora_A.weight"] = chance.random((256, 1024), dtype=np.float32)
-        arrays[f"{root}.lora_B.weight"] = chance.random((1024, 256), dtype=np.float32)
+        arrays[f"{root}.lora_B.weight"] = chance.random((1024, 256), dtype=np.float32) * np.float32(1e-3)
     shutil.copytree(tiny_run.adapter, tmp_path, dirs_exist_ok=True)
     safetensors_file.write(tmp_path / WEIGHTS, arrays)
     config(r=256, target_modules=["up_proj"])(tmp_path)
