@@ -79,10 +79,17 @@ def of_folder(folder: Path) -> BaseTensors:
     return BaseTensors(_with_tied(shapes), lambda: {path.name: _sha256(path) for path in paths}, files)
 
 
-def of_shapes(shapes: Mapping[str, tuple[int, ...]], weights_sha256: Mapping[str, str]) -> BaseTensors:
-    """The tensors of a base that is elsewhere, from their names and shapes."""
-    named = {module: shapes[name] for module, name in _weights(shapes)}
-    return BaseTensors(_with_tied(named), lambda: dict(weights_sha256), {})
+def of_hub(repository: str, revision: str, *, token: str | bool) -> BaseTensors:
+    """The tensors of a repository of the Hub: shapes and hashes, no numbers.  Raises what `hub.weights` does."""
+    from jobs import hub  # the library behind it is only needed here
+
+    weights = hub.weights(repository, revision, token=token)
+    shapes: dict[str, tuple[int, ...]] = {}
+    for header in weights.headers:
+        if header.problems:
+            raise AdapterRejected(f"{repository}: {header.path}: {header.problems[0]}")
+        shapes |= {module: header.tensors[name].shape for module, name in _weights(header.tensors)}
+    return BaseTensors(_with_tied(shapes), lambda: weights.sha256, {})
 
 
 def _weights(names: Iterable[str]) -> list[tuple[str, str]]:

@@ -105,6 +105,23 @@ def download(blob: Blob, url: str, headers: Mapping[str, str], place: Path) -> N
     progress.done()
 
 
+def first_bytes(url: str, headers: Mapping[str, str], size_bytes: int) -> bytes:
+    """What a file on the Hub starts with; no more is taken in, also from a server that knows no ranges.
+
+    Raises httpx2.HTTPError and huggingface_hub's errors.
+    """
+    asked = {**headers, "Accept-Encoding": "identity", "Range": f"bytes=0-{size_bytes - 1}"}
+    taken = bytearray()
+    timeout_s = constants.HF_HUB_DOWNLOAD_TIMEOUT
+    with http_stream_backoff("GET", url, headers=asked, timeout=timeout_s, max_retries=2) as response:
+        hf_raise_for_status(response)
+        for piece in response.iter_bytes():
+            taken += piece
+            if len(taken) >= size_bytes:
+                break
+    return bytes(taken[:size_bytes])
+
+
 class Part:
     """The bytes of a blob that are here, and the hash of exactly these."""
 

@@ -15,6 +15,7 @@ import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import httpx2
 from filelock import Timeout
@@ -33,11 +34,15 @@ from huggingface_hub.utils import WeakFileLock, build_hf_headers, filter_repo_ob
 from huggingface_hub.utils.tqdm import disable_progress_bars
 
 from jobs import atomic
-from jobs.blob import Blob, download, is_whole, partial
-from jobs.errors import DataError, JobError
+from jobs.blob import Blob, download, first_bytes, is_whole, partial
+from jobs.errors import AdapterRejected, DataError, JobError
 from jobs.log_line import say
 
+if TYPE_CHECKING:
+    from jobs import safetensors_file
+
 PUSH_IT = "download it where you are logged in to the Hub, and push that: model_name_or_path: FOLDER"
+USUAL_HEADER_BYTES = 100_000
 FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -50,17 +55,64 @@ class Snapshot:
     sha256: dict[str, str]
 
 
-def snapshot(repository: str, revision: str, *, wanted: Sequence[str], unwanted: Sequence[str]) -> Snapshot:
+@dataclass(frozen=True)
+class Weights:
+    """The headers of a repository's safetensors files as of one commit, and what the Hub lists as their sha256."""
+
+    commit: str
+    headers: tuple[safetensors_file.Header, ...]
+    sha256: dict[str, str]
+
+
+def snapshot(
+    repository: str, revision: str, *, wanted: Sequence[str], unwanted: Sequence[str], token: str | bool | None = None
+) -> Snapshot:
     """The files of a repository whose names match `wanted` and not `unwanted`; only what the cache lacks is fetched.
 
-    Where the Hub does not answer, a snapshot that is whole in the cache will do.  Raises DataError when there is no
-    such model, revision or access, JobError when the Hub can't be reached, sends something else, or the disk is full.
+    Where the Hub does not answer, a snapshot that is whole in the cache will do.  `token` is that of this run's
+    environment where it is not given.  Raises DataError when there is no such model, revision or access, JobError when
+    the Hub can't be reached, sends something else, or the disk is full.
     """
-    token, endpoint = _token(), constants.ENDPOINT
+    token = _token() if token is None else token
     disable_progress_bars()  # bars redraw their line; this goes to a log file
-    say(f"base model {repository} ({revision}) from {endpoint}")
-    try:
+    say(f"base model {repository} ({revision}) from {constants.ENDPOINT}")
+    with _in_words(repository, revision, token):
         return _Repository(repository, token, list(wanted), list(unwanted)).snapshot(revision)
+
+
+def weights(repository: str, revision: str, *, token: str | bool | None = None) -> Weights:
+    """What a repository's weights look like, by ranged requests: some kilobytes in place of gigabytes.
+
+    Raises what `snapshot` does, and AdapterRejected for files that are not what they should be.
+    """
+    token = _token() if token is None else token
+    with _in_words(repository, revision, token):
+        commit, blobs = _Repository(repository, token, ["*.safetensors"], ["*/*", "consolidated*"]).listed(revision)
+        headers = tuple(_header(repository, commit, blob, token) for blob in blobs)
+    if not headers:
+        raise DataError(f"{repository}: no safetensors weights", hint="choose a revision that has *.safetensors files")
+    return Weights(commit, headers, {blob.name: blob.digest for blob in blobs if blob.is_sha256})
+
+
+def _header(repository: str, commit: str, blob: Blob, token: str | bool) -> safetensors_file.Header:
+    from jobs import safetensors_file  # brings numpy along, which a fetch on a host of little memory does without
+
+    url, asked = hf_hub_url(repository, blob.name, revision=commit), build_hf_headers(token=token)
+    start = first_bytes(url, asked, USUAL_HEADER_BYTES)
+    length = safetensors_file.header_length(start, blob.size_bytes)
+    if isinstance(length, str):
+        raise AdapterRejected(f"{repository}: {blob.name}: {length}")
+    if 8 + length > len(start):
+        start = first_bytes(url, asked, 8 + length)
+    return safetensors_file.parse_header(Path(blob.name), start[: 8 + length], blob.size_bytes)
+
+
+@contextlib.contextmanager
+def _in_words(repository: str, revision: str, token: str | bool) -> Iterator[None]:
+    """What goes wrong with a repository, as DataError and JobError."""
+    endpoint = constants.ENDPOINT
+    try:
+        yield
     except HFValidationError as error:
         raise DataError(f"{repository}: neither a folder here nor a Hub id (owner/name)") from error
     except GatedRepoError as error:

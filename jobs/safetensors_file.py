@@ -72,16 +72,28 @@ def read_header(path: Path) -> Header:
     size = path.stat().st_size
     with path.open("rb") as file:
         first = file.read(8)
-        if len(first) < 8:
-            return Header(path, {}, 0, (f"{size} bytes: too short to be a safetensors file",))
-        length = struct.unpack("<Q", first)[0]
-        if length > MAX_HEADER_BYTES or length > size - 8:
-            where = "more than the file holds" if length > size - 8 else "no adapter needs that"
-            return Header(path, {}, 0, (f"the header claims {length:,} bytes: {where}",))
-        text = file.read(length)
-    data_start = 8 + length
+        length = header_length(first, size)
+        if isinstance(length, str):
+            return Header(path, {}, 0, (length,))
+        return parse_header(path, first + file.read(length), size)
+
+
+def header_length(first: bytes, size: int) -> int | str:
+    """Bytes of the JSON that follows the first eight of a file of `size`; in words where that can't be."""
+    if len(first) < 8:
+        return f"{size} bytes: too short to be a safetensors file"
+    length = int(struct.unpack("<Q", first[:8])[0])
+    if length > MAX_HEADER_BYTES or length > size - 8:
+        where = "more than the file holds" if length > size - 8 else "no adapter needs that"
+        return f"the header claims {length:,} bytes: {where}"
+    return length
+
+
+def parse_header(path: Path, start: bytes, size: int) -> Header:
+    """The header of a file of `size` bytes from what it starts with: eight bytes, and as much JSON as these say."""
+    data_start = len(start)
     try:
-        document = json.loads(text.decode("utf-8"), object_pairs_hook=_no_duplicates)
+        document = json.loads(start[8:].decode("utf-8"), object_pairs_hook=_no_duplicates)
     except (ValueError, RecursionError) as error:
         return Header(path, {}, data_start, (f"the header is not JSON ({type(error).__name__})",))
     if not isinstance(document, dict):

@@ -217,7 +217,8 @@ def twice(content: bytes) -> bytes:
 
 
 def pickled(folder: Path) -> None:
-    (folder / WEIGHTS).rename(folder / "adapter_model.bin")
+    torch.save(load_file(folder / WEIGHTS), folder / "adapter_model.bin")
+    (folder / WEIGHTS).unlink()
 
 
 def transposed(held: Tensors) -> None:

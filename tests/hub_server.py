@@ -169,31 +169,32 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _stream(self, path: Path) -> None:
         size, start = path.stat().st_size, 0
-        asked = re.fullmatch(r"bytes=(\d+)-", self.headers["Range"] or "") if self.hub.knows_ranges else None
+        asked = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers["Range"] or "") if self.hub.knows_ranges else None
         headers = {"X-Repo-Commit": self.hub.main, "ETag": f'"{digest(path, "sha256")}"'}
         if asked and int(asked[1]) >= size:
             self._send(416, b"", **{"Content-Range": f"bytes */{size}"})
             return
+        end = size
         if asked:
-            start = int(asked[1])
-            headers["Content-Range"] = f"bytes {start}-{size - 1}/{size}"
-        self._head(206 if asked else 200, size - start, **headers)
+            start, end = int(asked[1]), min(size, int(asked[2] or size) + 1)
+            headers["Content-Range"] = f"bytes {start}-{end - 1}/{size}"
+        self._head(206 if asked else 200, end - start, **headers)
         if self.command != "GET":
             return
         self.hub.answers.append(answer := Answer(path.name))
         cuts = self.hub.cuts.get(path.name)
-        cut = cuts.pop(0) if cuts else size
+        cut = cuts.pop(0) if cuts else end
         with path.open("rb") as file, contextlib.suppress(ConnectionError):
             file.seek(start)
-            while (at := file.tell()) < size and at - start < cut:
-                piece = file.read(min(CHUNK_BYTES, cut - (at - start)))
+            while (at := file.tell()) < end and at - start < cut:
+                piece = file.read(min(CHUNK_BYTES, end - at, cut - (at - start)))
                 if path.name in self.hub.wrong and at == 0:
                     piece = bytes([piece[0] ^ 1]) + piece[1:]
                 self.wfile.write(piece)
                 answer.sent_bytes += len(piece)
                 if self.hub.bytes_per_s:
                     time.sleep(len(piece) / self.hub.bytes_per_s)
-        self.close_connection = self.close_connection or cut < size - start
+        self.close_connection = self.close_connection or cut < end - start
 
     def _json(self, value: Any) -> None:
         self._send(200, json.dumps(value).encode(), **{"Content-Type": "application/json"})

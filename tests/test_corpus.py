@@ -12,6 +12,7 @@ from corpus import KINDS, Recipe, base_of, make, recipes, told
 from tiny import make_base_of
 
 from jobs import base_tensors, verification
+from jobs.checks import Check
 from jobs.static_checks import check_adapter
 
 RECIPES = list(recipes())
@@ -55,29 +56,32 @@ def test_a_healthy_adapter_has_no_fail_and_no_warning(corpus: Corpus, recipe: Re
         assert verdict.ok
 
 
+def suited(breakage: Breakage) -> list[Recipe]:
+    """The recipes that a breakage is tried on."""
+    every = [recipe for recipe in RECIPES if breakage.suits(recipe)]
+    if breakage.told:
+        every = [recipe for recipe in every if recipe.task == "SEQ_CLS" and recipe.dtype == "fp32"]
+    return every[:: max(1, len(every) // TRIED)][:TRIED]
+
+
+def found_in(corpus: Corpus, breakage: Breakage, recipe: Recipe, folder: Path) -> dict[str, Check]:
+    """The checks by id, of a copy in `folder` that was damaged."""
+    broken, base = Path(shutil.copytree(corpus.adapter(recipe).parent, folder)) / "adapter", corpus.base(recipe.kind)
+    facts = told(broken, base) if breakage.told else None
+    breakage.damage(broken)
+    if breakage.other_base:
+        base = make_base_of(recipe.kind, folder / "base", initializer_range=0.1)
+    return {check.id: check for check in check_adapter(broken, base=base_tensors.of_folder(base), told=facts)}
+
+
 @pytest.mark.parametrize("breakage", BREAKAGES, ids=lambda breakage: breakage.name)
 def test_a_broken_adapter_is_caught_by_the_check_that_is_named(
     corpus: Corpus, breakage: Breakage, tmp_path: Path
 ) -> None:
-    suited = [recipe for recipe in RECIPES if breakage.suits(recipe)]
-    if breakage.told:
-        suited = [recipe for recipe in suited if recipe.task == "SEQ_CLS" and recipe.dtype == "fp32"]
-    assert suited
-    for number, recipe in enumerate(suited[:: max(1, len(suited) // TRIED)][:TRIED]):
-        base = corpus.base(recipe.kind)
-        healthy = corpus.adapter(recipe)
-        folder = Path(shutil.copytree(healthy.parent, tmp_path / str(number))) / healthy.name
-        facts = told(folder, base) if breakage.told else None
-        breakage.damage(folder)
-        if breakage.other_base:
-            base = other_base(recipe.kind, tmp_path / f"base {number}")
-        found = {c.id: c for c in check_adapter(folder, base=base_tensors.of_folder(base), told=facts)}
+    assert suited(breakage)
+    for number, recipe in enumerate(suited(breakage)):
+        found = found_in(corpus, breakage, recipe, tmp_path / str(number))
         check = found[breakage.check]
         assert check.status == "fail", (recipe.name, {c.id: c.detail for c in found.values() if c.status == "fail"})
         assert check.required and check.meaning and check.todo
         assert check.detail.isascii() and check.detail.isprintable() and len(check.detail) < 600
-
-
-def other_base(kind: str, folder: Path) -> Path:
-    """A base of the same shapes with other numbers."""
-    return make_base_of(kind, folder, initializer_range=0.1)
