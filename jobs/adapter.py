@@ -63,10 +63,12 @@ def save(
     max_length: int,
     prompt_template: str = TEXT,
     empty_text_logits: Sequence[float] = (),
+    sha256: Mapping[str, Mapping[str, str]] | None = None,
 ) -> None:
     """Put the adapter, its tokenizer and `classifier.json` at `folder`, whole or not at all.
 
     `base_name` and `revision` say which base it belongs to; of an absolute path only the last part is kept.
+    `sha256` of the data and of the base's files, by name, is what the folder alone can be traced back by.
     Raises AdapterRejected, leaving what was at `folder`, when the file PEFT wrote has no tensor or an empty
     one.
     """
@@ -90,6 +92,7 @@ def save(
         atomic.write_json(new / CONFIG, config)
         classifier = _classifier(model, tokenizer, id2label, max_length)
         classifier |= {"prompt_template": prompt_template, "empty_text_logits": list(empty_text_logits)}
+        classifier |= {"sha256": sha256} if sha256 else {}
         atomic.write_json(new / CLASSIFIER, classifier | identity)
         safetensors_file.read_header(new / WEIGHTS).require()
         os.chmod(new, 0o755)  # mkdtemp makes it private; an artifact is not

@@ -14,7 +14,7 @@ from tokenizers import Tokenizer, decoders, pre_tokenizers, processors
 from tokenizers.models import BPE
 from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM, Qwen2Tokenizer
 
-from jobs import adapter, atomic, manifest, spec, submission, table
+from jobs import adapter, atomic, manifest, provenance, spec, submission, table
 from jobs.run_directory import RunDirectory, new_run_id
 
 # Two threads that wait for each other take many times longer than one where the cores are shared.
@@ -158,6 +158,7 @@ def make_run(
         "tokens_per_batch": 128,
         "max_length": 48,
     }
-    frozen = submission.Submission(run.run_id, spec.from_mapping(document | keys), entries, (), "0" * 64)
+    code = provenance.code_sha256(manifest.sha256_of(path) for path in provenance.PACKAGE.glob("*.py"))
+    frozen = submission.Submission(run.run_id, spec.from_mapping(document | keys), entries, (), code)
     run.spec.write_text(json.dumps(frozen.to_json()), "utf-8")
     return run
