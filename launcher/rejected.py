@@ -18,6 +18,9 @@ from launcher.errors import VerificationFailed
 from launcher.ledger import Record
 from remote.runs import State
 
+MOST_BYTES = 1 << 20
+"""Of a host's findings; a verification writes ten thousand."""
+
 
 @dataclass(frozen=True)
 class Rejection:
@@ -80,7 +83,8 @@ def look(record: Record, came: RunDirectory, state: State, *, partial: bool) -> 
 def _told(came: RunDirectory, reason: str) -> tuple[str, ...]:
     """The host's own findings; where they can't be read, the names of the checks that failed."""
     try:
-        lines = verdict.reasons(json.loads(came.host_verification.read_bytes())["checks"])
+        with came.host_verification.open("rb") as file:
+            lines = verdict.reasons(json.loads(file.read(MOST_BYTES))["checks"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         lines = []
     return tuple(lines) or (f"  - {reason.removeprefix(FAILED_VERIFICATION)}",)
