@@ -156,7 +156,7 @@ def _train(run: RunDirectory, among: ranks.Ranks) -> None:
 
     with clock.phase("saving"):
         id2label = dict(enumerate(splits.label_names))
-        adapter.save(
+        written = adapter.save(
             model,
             tokenizer,
             run.adapter,
@@ -216,6 +216,7 @@ def _train(run: RunDirectory, among: ranks.Ranks) -> None:
         "calibration": fitted.calibration,
         "peak_memory_bytes": memory.peak_bytes(device),
         "initial": start["initial"],
+        "adapter_files": written,
         "seed": spec.seed,
         "gpus": among.size if device.type == "cuda" else 0,
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,

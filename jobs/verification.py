@@ -78,7 +78,7 @@ def verify_adapter_folder(folder: Path, base_folder: Path | None) -> Verdict:
 
 def _of_what_is_here(run: RunDirectory, base_folder: Path | None, submission: Submission | None) -> list[Check]:
     checks = _static(run.adapter, base_folder, initial=_initial(run), ours=True)
-    return [*checks, _classifier(run), *([_provenance(run, submission)] if submission else [])]
+    return [*checks, _as_saved(run), _classifier(run), *([_provenance(run, submission)] if submission else [])]
 
 
 def _static(folder: Path, base_folder: Path | None, *, initial: Any, ours: bool) -> list[Check]:
@@ -141,6 +141,21 @@ def _training(run: RunDirectory) -> dict[str, Any]:
         return adapter.read_json(run.training)
     except AdapterRejected:
         return {}
+
+
+def _as_saved(run: RunDirectory) -> Check:
+    """Whether the adapter's files are those that training wrote, before they got their name."""
+    meaning, todo = "something changed the adapter after training saved it", "train again"
+    told = _training(run).get("adapter_files")
+    if not isinstance(told, dict):
+        return Check("as_saved", "not_checked", "training tells nothing of its files", required=False)
+    try:
+        here = {entry.path: entry.sha256 for entry in manifest.list_files(run.adapter)}
+    except (BrokenRun, OSError) as error:
+        return Check("as_saved", "fail", str(error), meaning, todo)
+    if different := sorted(ascii(name)[:80] for name in told.keys() | here.keys() if told.get(name) != here.get(name)):
+        return Check("as_saved", "fail", f"{', '.join(different[:5])} not as written", meaning, todo)
+    return Check("as_saved", "pass", f"{len(here)} files, each as training wrote it")
 
 
 def _classifier(run: RunDirectory) -> Check:

@@ -207,7 +207,8 @@ def test_a_tokenizer_that_knows_none_of_the_words_gives_no_probes(tiny_run: Tiny
 def finish(run: TinyRun, **verdict: Any) -> RunDirectory:
     """The run directory as it looks when the run is over."""
     directory = RunDirectory(run.artifacts.parent)
-    directory.training.write_text(json.dumps({"initial": run.initial}))
+    files = {entry.path: entry.sha256 for entry in manifest.list_files(run.adapter)}
+    directory.training.write_text(json.dumps({"initial": run.initial, "adapter_files": files}))
     if verdict:
         directory.host_verification.write_text(json.dumps(verdict))
     text = manifest.dump(manifest.list_files(directory.artifacts))
