@@ -108,6 +108,7 @@ DAMAGES: dict[str, tuple[Damage, str]] = {
     "tokenizer changed": (retokenized, "as_saved"),
 }
 each_damage = pytest.mark.parametrize("name", DAMAGES)
+some_damage = pytest.mark.parametrize("name", ["a bit flipped", "truncated", "of another run", "labels swapped"])
 
 
 # -- a host with a finished run, and a laptop
@@ -188,12 +189,16 @@ def result_of(run: RunDirectory) -> Any:
     return json.loads(run.result.read_text("utf-8"))
 
 
+def failed_checks(run: RunDirectory) -> set[str]:
+    """Those that a run gives as the reason why it failed."""
+    result = result_of(run)
+    assert result["state"] == "failed" and result["reason"].startswith("verification: ")
+    return set(result["reason"].removeprefix("verification: ").split(", "))
+
+
 def comes_home_rejected(run: RunDirectory, folder: Path, *expected: str) -> None:
     """What a laptop makes of a run whose adapter failed on its host."""
-    result = result_of(run)
-    assert result["state"] == "failed"
-    assert result["reason"].startswith("verification: ")
-    assert set(expected) <= set(result["reason"].removeprefix("verification: ").split(", "))
+    assert failed_checks(run) >= set(expected)
     laptop = Laptop(folder, run)
     said = laptop.refused()
     assert "its adapter failed verification on box" in said
@@ -250,10 +255,11 @@ def test_after_the_rename_and_before_it_is_verified(
     run = copy(trained, tmp_path)
     damage(run.adapter, other)
     assert main(["finish", str(run.root)]) == 1
-    comes_home_rejected(run, tmp_path / "laptop", expected, "as_saved")
+    assert failed_checks(run) >= {expected, "as_saved"}
+    assert result_of(run)["manifest_sha256"] == manifest.sha256_of(run.manifest)
 
 
-@each_damage
+@some_damage
 def test_in_transit(finished: RunDirectory, other: Path, tmp_path: Path, name: str) -> None:
     """A pull was cut, and what had come is damaged, which neither its size nor its time need show."""
     laptop = Laptop(tmp_path, finished)
@@ -272,7 +278,7 @@ def test_in_transit(finished: RunDirectory, other: Path, tmp_path: Path, name: s
         assert laptop.brought_nothing()
 
 
-@each_damage
+@some_damage
 def test_in_the_run_directory_after_it_succeeded(
     finished: RunDirectory, other: Path, tmp_path: Path, name: str
 ) -> None:
