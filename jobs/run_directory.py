@@ -15,8 +15,6 @@ PROTOCOL = 2
 
 _BASE32 = "abcdefghijklmnopqrstuvwxyz234567"
 RUN_ID = re.compile(r"[a-z0-9][a-z0-9-]{0,47}-[a-z2-7]{8}\Z")
-
-
 REJECTED = ".rejected"
 """At home, of the folder of an adapter that was not taken for a success: nothing there may be called one later."""
 

@@ -29,7 +29,7 @@ def reasons(checks: Sequence[Mapping[str, Any]]) -> list[str]:
     unmet = _unmet(checks)
     # What was not checked because another check failed before it is only counted: the cause must not drown.
     told = [one for one in unmet if one["status"] == "fail"][:MOST_REASONS] or unmet[:MOST_REASONS]
-    lines = [_one_line(f"  - {one['id']}: {one['detail']}. {one['meaning']}") for one in told]
+    lines = ["  - " + _one_line(f"{one['id']}: {one['detail']}. {one['meaning']}") for one in told]
     if silent := len(unmet) - len(told):
         lines.append(f"  - {silent} more could not be checked after that")
     return lines
@@ -40,7 +40,7 @@ def _unmet(checks: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
 
 
 def _one_line(text: str) -> str:
-    return f"  {' '.join(text.split())}"[:LONGEST_REASON]
+    return " ".join(text.split())[:LONGEST_REASON]
 
 
 def render(run_id: str, verdict: dict[str, Any], console: Console) -> None:
