@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from jobs import atomic, manifest, submission
+from jobs.checks import FAILED_VERIFICATION
 from jobs.errors import JobError
 from jobs.events import EventLog
 from jobs.run_directory import PROTOCOL, RunDirectory
@@ -45,7 +46,7 @@ def finish(run: RunDirectory, options: argparse.Namespace) -> dict[str, Any]:
 
     asked = submission.load(run.spec)
     base = base_model.of_run(run, asked)
-    verdict = verification.verify(run, base_folder=base, where="host", this_process_is_fresh=True)
+    verdict = verification.verify(run, base_folder=base, where="host", submission=asked, this_process_is_fresh=True)
     atomic.write_json(run.host_verification, verdict.to_json())
     for check in verdict.checks:
         if check.required and check.status != "pass":
@@ -56,7 +57,9 @@ def finish(run: RunDirectory, options: argparse.Namespace) -> dict[str, Any]:
         flush=True,
     )
     if not verdict.ok:
-        _result(run, "failed", "verification: " + ", ".join(check.id for check in verdict.unmet))
+        # Vouched for all the same: whoever wants to look at it can have it whole.
+        reason = FAILED_VERIFICATION + ", ".join(check.id for check in verdict.unmet)
+        _result(run, "failed", reason, manifest_sha256=_write_manifest(run))
         return {"state": "failed"}
     EventLog(run.events).write("state", state="evaluating")
     evaluation.on_host(run, asked, base)

@@ -20,7 +20,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import TYPE_CHECKING, Any
 
-from jobs import atomic, safetensors_file
+from jobs import atomic, manifest, safetensors_file
 from jobs.errors import AdapterRejected
 from jobs.spec import TEXT
 
@@ -63,10 +63,12 @@ def save(
     max_length: int,
     prompt_template: str = TEXT,
     empty_text_logits: Sequence[float] = (),
-) -> None:
-    """Put the adapter, its tokenizer and `classifier.json` at `folder`, whole or not at all.
+    sha256: Mapping[str, Mapping[str, str]] | None = None,
+) -> dict[str, str]:
+    """Put the adapter, its tokenizer and `classifier.json` at `folder`, whole or not at all; sha256 of each by name.
 
     `base_name` and `revision` say which base it belongs to; of an absolute path only the last part is kept.
+    `sha256` of the data and of the base's files, by name, is what the folder alone can be traced back by.
     Raises AdapterRejected, leaving what was at `folder`, when the file PEFT wrote has no tensor or an empty
     one.
     """
@@ -90,11 +92,14 @@ def save(
         atomic.write_json(new / CONFIG, config)
         classifier = _classifier(model, tokenizer, id2label, max_length)
         classifier |= {"prompt_template": prompt_template, "empty_text_logits": list(empty_text_logits)}
+        classifier |= {"sha256": sha256} if sha256 else {}
         atomic.write_json(new / CLASSIFIER, classifier | identity)
         safetensors_file.read_header(new / WEIGHTS).require()
         os.chmod(new, 0o755)  # mkdtemp makes it private; an artifact is not
         _flush(new)
+        written = {entry.path: entry.sha256 for entry in manifest.list_files(new)}
         _put_in_place(new, folder)
+        return written
     finally:
         shutil.rmtree(new, ignore_errors=True)
 

@@ -74,6 +74,11 @@ def revision(run: RunDirectory, submission: Submission) -> str:
     return str((_pinned(run) or {}).get("revision") or submission.spec.model_revision)
 
 
+def pinned_weights(run: RunDirectory) -> dict[str, str]:
+    """sha256 of the base's safetensors files, by name, as they were fetched; empty where nothing was fetched."""
+    return {name: file["sha256"] for name, file in (_pinned(run) or {"files": {}})["files"].items()}
+
+
 def locate(name_or_path: str, revision: str, *, pushed: Path | None) -> Path:
     """The folder with the base's config, tokenizer and safetensors weights.
 

@@ -9,6 +9,9 @@ from typing import Any, Literal
 Status = Literal["pass", "warn", "fail", "not_checked"]
 Level = Literal["static", "reproduced on host", "reproduced here"]
 
+FAILED_VERIFICATION = "verification: "
+"""How the reason begins of a run whose adapter failed; the ids of the checks follow."""
+
 STATIC: Level = "static"
 ON_HOST: Level = "reproduced on host"
 HERE: Level = "reproduced here"

@@ -15,6 +15,8 @@ PROTOCOL = 2
 
 _BASE32 = "abcdefghijklmnopqrstuvwxyz234567"
 RUN_ID = re.compile(r"[a-z0-9][a-z0-9-]{0,47}-[a-z2-7]{8}\Z")
+REJECTED = ".rejected"
+"""At home, of the folder of an adapter that was not taken for a success: nothing there may be called one later."""
 
 
 def new_run_id(name: str) -> str:
@@ -31,7 +33,16 @@ class RunDirectory:
 
     @property
     def run_id(self) -> str:
-        return self.root.name
+        return self.root.name.removesuffix(REJECTED)
+
+    @property
+    def rejected(self) -> RunDirectory:
+        """Where this run lies at home when its adapter is not to be used."""
+        return RunDirectory(self.root.with_name(self.run_id + REJECTED))
+
+    @property
+    def is_rejected(self) -> bool:
+        return self.root.name.endswith(REJECTED)
 
     @property
     def spec(self) -> Path:
@@ -82,6 +93,11 @@ class RunDirectory:
     def probes(self) -> Path:
         """Probe texts and their logits, as trained and portable."""
         return self.artifacts / "probes"
+
+    @property
+    def probe_texts(self) -> Path:
+        """Texts of the probes, their tokens, and what the adapter was used with."""
+        return self.probes / "probes.json"
 
     @property
     def training(self) -> Path:

@@ -81,7 +81,7 @@ def parse(document: Any, *, origin: str) -> Submission:
             protocol=protocol,
             origin=_origin(document.get("origin")),
         )
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
+    except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
         raise BrokenRun(f"{origin}: not a submission ({type(error).__name__}: {error})") from error
     except SpecError as error:
         raise BrokenRun(error.message, hint=error.hint) from error

@@ -23,11 +23,24 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from jobs import adapter, atomic, base_model, baselines, batches, data, head, inference, memory, probes, ranks
+from jobs import (
+    adapter,
+    atomic,
+    base_model,
+    baselines,
+    batches,
+    data,
+    head,
+    inference,
+    memory,
+    probes,
+    provenance,
+    ranks,
+)
 from jobs import model as models
 from jobs.checkpoint import Checkpoints
 from jobs.empty_text import empty_text_logits, is_empty, without_empty
-from jobs.errors import DataError
+from jobs.errors import BrokenRun, DataError
 from jobs.events import EventLog
 from jobs.fitting import Encoded, fit
 from jobs.log_line import in_words, say
@@ -76,6 +89,7 @@ def _train(run: RunDirectory, among: ranks.Ranks) -> None:
 
     with clock.phase("base"):
         base_folder = base_model.of_run(run, submission)
+        made_of = _as_submitted(run, submission, base_folder) if among.is_first else {}
         device = models.best_device()
         dtype = models.base_dtype(spec.bf16, device)
         tokenizer = models.load_tokenizer(base_folder)
@@ -143,7 +157,7 @@ def _train(run: RunDirectory, among: ranks.Ranks) -> None:
     with clock.phase("saving"):
         id2label = dict(enumerate(splits.label_names))
         saved = adapter.fingerprints(model)  # of what is in memory, before anything can go wrong on a disk
-        adapter.save(
+        written = adapter.save(
             model,
             tokenizer,
             run.adapter,
@@ -153,6 +167,7 @@ def _train(run: RunDirectory, among: ranks.Ranks) -> None:
             max_length=spec.max_length,
             prompt_template=spec.prompt_template,
             empty_text_logits=answer_to_empty.tolist(),
+            sha256={"data": made_of["data"], "base": made_of["base"]["files"]},
         )
         probes.record(
             model,
@@ -164,7 +179,6 @@ def _train(run: RunDirectory, among: ranks.Ranks) -> None:
             folder=run.probes,
             prompt_template=spec.prompt_template,
         )
-        base_sha256 = base_model.weight_files(base_folder)
 
     best = fitted.best
     assert best is not None
@@ -173,11 +187,14 @@ def _train(run: RunDirectory, among: ranks.Ranks) -> None:
         "positive_label": splits.positive_label,
         "rows": counts,
         "rows_by_label": {name: _by_label(split, splits.label_names) for name, split in splits.named().items()},
-        "data_sha256": {name: entry.sha256 for name, entry in submission.inputs.items()},
+        "provenance": made_of,
+        "data_sha256": made_of["data"],
         "base": {
             "model_name_or_path": spec.model_name_or_path,
             "revision": base_model.revision(run, submission),
-            "weights_sha256": base_sha256,
+            "weights_sha256": {
+                name: digest for name, digest in made_of["base"]["files"].items() if name.endswith(".safetensors")
+            },
             "parameters": parameters,
         },
         "trainable_parameters": trainable,
@@ -201,6 +218,7 @@ def _train(run: RunDirectory, among: ranks.Ranks) -> None:
         "peak_memory_bytes": memory.peak_bytes(device),
         "initial": start["initial"],
         "saved": saved,
+        "adapter_files": written,
         "seed": spec.seed,
         "gpus": among.size if device.type == "cuda" else 0,
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
@@ -212,6 +230,16 @@ def _train(run: RunDirectory, among: ranks.Ranks) -> None:
     atomic.write_json(run.training, figures)
     shutil.rmtree(run.checkpoints, ignore_errors=True)  # the adapter is there: nothing is left to go on with
     say(f"trained in {clock.total():.0f} s; best weights from step {best.step}: {in_words(best.to_json())}")
+
+
+def _as_submitted(run: RunDirectory, submission: Submission, base_folder: Path) -> dict[str, Any]:
+    """What this run is really made of.  Raises BrokenRun unless that is what was submitted, to the byte."""
+    made_of = provenance.of_run(run, submission, base_folder)
+    if wrong := provenance.problems(submission, made_of, pinned=base_model.pinned_weights(run)):
+        raise BrokenRun(
+            f"{run.root}: not what was submitted: {'; '.join(wrong)}", hint="launch train: it is sent again then"
+        )
+    return made_of
 
 
 def _without_empty(splits: data.Splits) -> tuple[data.Splits, int]:

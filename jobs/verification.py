@@ -1,4 +1,5 @@
-"""Verification of a run's adapter, or of any folder: manifest, static checks, reproduction, one verdict.
+"""Verification of a run's adapter, or of any folder: result, manifest, static checks, what it was made of and is used
+with, reproduction, one verdict.
 
 Where the base lies is the caller's to say; it is never read from what came from a host.  The light process
 can call this: whatever needs torch runs in a process of its own.
@@ -8,13 +9,18 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
-from jobs import adapter, base_tensors, manifest, reproduction, static_checks
+from jobs import adapter, base_tensors, manifest, provenance, reproduction, static_checks
 from jobs.checks import HERE, ON_HOST, STATIC, Check, Level, Verdict, all_passed
 from jobs.errors import AdapterRejected, BrokenRun
 from jobs.reproduction import Where
 from jobs.run_directory import RunDirectory
 from jobs.static_checks import Told
+from jobs.submission import Submission
+
+USED_WITH = ("id2label", "max_length", "padding_side", "pad_token_id", "prompt_template")
+"""What classifier.json and the description of the probes both tell, each written by itself."""
 
 
 def verify(
@@ -22,6 +28,7 @@ def verify(
     *,
     base_folder: Path | None,
     where: Where,
+    submission: Submission | None = None,
     static_only: bool = False,
     this_process_is_fresh: bool = False,
     python: str = sys.executable,
@@ -30,10 +37,10 @@ def verify(
 
     With a base the stored probes are reproduced in a fresh process: a new one of `python`, unless the caller says that
     this one has nothing of the training's memory (it then saves ten seconds of imports).  At home without one, the
-    host's own verdict stands for it, and the level says so.
+    host's own verdict stands for it, and the level says so.  `submission` is what the caller itself knows was asked.
     """
-    checks = [_transport(run, where)]
-    checks += _static(run.adapter, base_folder, told(run))
+    checks = [_transport(run, where)] if where == "host" else vouched_for(run)
+    checks += _of_what_is_here(run, base_folder, submission)
     if static_only:
         return Verdict(STATIC, (*checks, _not_reproduced("static checks only were asked for")))
     if base_folder is not None:
@@ -51,6 +58,19 @@ def verify(
     return Verdict(STATIC, (*checks, _not_reproduced("no base at hand", required=True)))
 
 
+def on_arrival(run: RunDirectory, submission: Submission) -> Verdict:
+    """The verdict on an adapter that came from a host, before it gets its name: within a second, without the base.
+
+    For files that were compared with the manifest already.
+    """
+    return Verdict(STATIC, tuple(_of_what_is_here(run, None, submission)))
+
+
+def vouched_for(run: RunDirectory) -> list[Check]:
+    """Whether the run at home ended well, and every byte of it is what its result vouches for."""
+    return [_result(run), _transport(run, "home")]
+
+
 def verify_adapter_folder(folder: Path, base_folder: Path | None) -> Verdict:
     """The verdict on any PEFT folder, also one made elsewhere: static, because it brings no probes."""
     checks = _static(folder, base_folder, None)
@@ -59,13 +79,15 @@ def verify_adapter_folder(folder: Path, base_folder: Path | None) -> Verdict:
 
 def told(run: RunDirectory) -> Told:
     """What the run's host tells of the training; nothing where that can't be read."""
-    try:
-        document = adapter.read_json(run.training)
-    except AdapterRejected:
-        return Told()
+    document = _training(run)
     base = document.get("base")
     sha256 = base.get("weights_sha256") if isinstance(base, dict) else None
     return Told(document.get("initial"), document.get("saved"), sha256)
+
+
+def _of_what_is_here(run: RunDirectory, base_folder: Path | None, submission: Submission | None) -> list[Check]:
+    checks = _static(run.adapter, base_folder, told(run))
+    return [*checks, _written(run), _classifier(run), *([_provenance(run, submission)] if submission else [])]
 
 
 def _static(folder: Path, base_folder: Path | None, told: Told | None) -> list[Check]:
@@ -75,6 +97,21 @@ def _static(folder: Path, base_folder: Path | None, told: Told | None) -> list[C
     except (AdapterRejected, OSError) as error:
         detail, meaning = str(error), "the base can't be read, so nothing can be compared"
         return [Check("base", "fail", detail, meaning, "--base FOLDER")]
+
+
+def _result(run: RunDirectory) -> Check:
+    """How the run ended, and whether it was taken home as a success."""
+    meaning, todo = "this adapter is not to be used", "train again"
+    if run.is_rejected:
+        return Check("result", "fail", "it was rejected when it was pulled", meaning, todo)
+    try:
+        result = adapter.read_json(run.result)
+    except AdapterRejected as error:
+        return Check("result", "fail", error.message, "the run is not finished", "launch pull")
+    if result.get("state") != "succeeded":
+        ended = ascii(f"{result.get('state')}: {result.get('reason')}")[:160]
+        return Check("result", "fail", f"the run ended {ended}", meaning, todo)
+    return Check("result", "pass", "the run succeeded")
 
 
 def _transport(run: RunDirectory, where: Where) -> Check:
@@ -94,6 +131,60 @@ def _transport(run: RunDirectory, where: Where) -> Check:
         detail = "; ".join(problems[:5]) or "the manifest lists nothing"
         return Check("manifest", "fail", detail, "files changed after the run vouched for them", "pull again")
     return Check("manifest", "pass", f"{len(entries)} files, sha256 of each")
+
+
+def _training(run: RunDirectory) -> dict[str, Any]:
+    """training.json; empty where it can't be read."""
+    try:
+        return adapter.read_json(run.training)
+    except AdapterRejected:
+        return {}
+
+
+def _written(run: RunDirectory) -> Check:
+    """Whether the adapter's files are those that training wrote, before they got their name."""
+    meaning, todo = "something changed the adapter after training saved it", "train again"
+    told = _training(run).get("adapter_files")
+    if not isinstance(told, dict):
+        return Check("written", "not_checked", "training tells nothing of its files", required=False)
+    try:
+        here = {entry.path: entry.sha256 for entry in manifest.list_files(run.adapter)}
+    except (BrokenRun, OSError) as error:
+        return Check("written", "fail", str(error), meaning, todo)
+    if different := sorted(ascii(name)[:80] for name in told.keys() | here.keys() if told.get(name) != here.get(name)):
+        return Check("written", "fail", f"{', '.join(different[:5])} not as written", meaning, todo)
+    return Check("written", "pass", f"{len(here)} files, each as training wrote it")
+
+
+def _classifier(run: RunDirectory) -> Check:
+    """Whether classifier.json names the classes, and prepares a text, as training did."""
+    meaning, todo = "texts would be read, or answers named, otherwise than in training", "pull again, or train again"
+    try:
+        told = adapter.read_json(run.adapter / adapter.CLASSIFIER)
+        wanted = adapter.read_json(run.probe_texts)
+    except AdapterRejected as error:
+        return Check("classifier", "fail", error.message, meaning, todo)
+    different = [key for key in USED_WITH if key in wanted and told.get(key) != wanted[key]]
+    names = _training(run).get("label_names")
+    if isinstance(names, list) and told.get("id2label") != {str(number): name for number, name in enumerate(names)}:
+        different.append("label_names")
+    if different:
+        return Check("classifier", "fail", f"not as in training: {', '.join(different)}", meaning, todo)
+    return Check("classifier", "pass", "labels, length, padding and prompt are those of training")
+
+
+def _provenance(run: RunDirectory, submission: Submission) -> Check:
+    """Whether spec, data, code and base of the training are what was submitted."""
+    told = _training(run).get("provenance")
+    if told is None:
+        detail = "the run tells nothing of it, as with an older launch"
+        return Check("provenance", "not_checked", detail, "nothing is known about this", required=False)
+    if wrong := provenance.problems(submission, told):
+        meaning, todo = "something else was trained than was asked for", "train again"
+        return Check("provenance", "fail", "; ".join(wrong)[:500], meaning, todo)
+    if provenance.knows_base(submission):
+        return Check("provenance", "pass", "spec, data, code and base are as submitted")
+    return Check("provenance", "pass", "spec, data and code are as submitted; of the base only the name was known")
 
 
 def _host_verdict(run: RunDirectory) -> Check:

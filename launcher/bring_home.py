@@ -11,24 +11,22 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, Any
 
 from jobs import atomic, manifest
-from jobs.errors import BrokenRun, JobError
+from jobs.errors import BrokenRun
 from jobs.run_directory import PROTOCOL, RunDirectory
-from launcher.errors import LaunchError, NotFinished, VerificationFailed, exit_status
+from launcher import rejected
+from launcher.errors import LaunchError, NotFinished, VerificationFailed
 from launcher.ledger import Ledger, Record
 from launcher.progress import Note, Observer
 from launcher.sync import Moved, going_on
 from launcher.untrusted import clean
 from remote import runs, sync
 from remote.agent import Agent
-from remote.errors import RemoteError, Unreachable
+from remote.errors import Unreachable
 from remote.onhost.target import try_lock
 from remote.onhost.tree import STAGING
-
-if TYPE_CHECKING:
-    from launcher.app import App
 
 
 @dataclass(frozen=True)
@@ -69,30 +67,68 @@ class Pulled:
 
 
 def bring_home(
-    record: Record, agent: Agent, ledger: Ledger, target: Path, observer: Observer, *, include: Sequence[str] = ()
+    record: Record,
+    agent: Agent,
+    ledger: Ledger,
+    target: Path,
+    observer: Observer,
+    *,
+    include: Sequence[str] = (),
+    force: bool = False,
 ) -> Pulled:
     """Bring a finished run to `target/<run id>`; with `include` only the artifacts that match one of these globs.
 
-    Of a run that did not succeed only log, events and result come: there is no adapter to trust.  A pull that was cut
-    goes on where it was.  Raises NotFinished, VerificationFailed when a byte differs from the manifest, BrokenRun when
-    the host breaks the protocol.
+    Of a run that did not succeed only log, events and result come: there is no adapter to trust.  An adapter that is
+    not to be used, by its host's word or by what is seen here, comes with `force` only, to `target/<run id>.rejected`.
+    A pull that was cut goes on where it was.
+
+    Raises NotFinished, VerificationFailed when a byte differs from the manifest or the adapter is not to be used, the
+    latter with everything in place, BrokenRun when the host breaks the protocol.
     """
     state = _finished_state(record, agent, ledger)
+    if rejected.by_host(state) and not force:
+        include = (RunDirectory(Path()).host_verification.name,)
     home = RunDirectory(target.absolute() / record.run_id)
     home.root.parent.mkdir(parents=True, exist_ok=True)
     # A hidden name beside the final one, so that the last step is a rename, and nobody meets half a run.
     part = RunDirectory(home.root.with_name(f".{record.run_id}.{'some.' if include else ''}part"))
     with _claimed(part):
-        size = _fetch(record, agent, part, home, state, include, observer)
+        fetched = _fetch(record, agent, part, home, state, include, observer)
+        rejection = rejected.look(record, part, state, partial=bool(include))
+        _drop(part, fetched.unasked)
+        if rejection:
+            raise _refused(rejection, record, part, home, ledger, include=include, force=force)
         if _same(part, home):
-            pulled = _pulled(state, home, size, already=True)
+            pulled = _pulled(state, home, fetched.size_bytes, already=True)
         else:
             atomic.write_json(part.spec, record.submission.to_json())
             _put_in_place(part, home, whole=not include)
-            pulled = _pulled(state, home, size, include=include)
+            pulled = _pulled(state, home, fetched.size_bytes, include=include)
     if not include:
         ledger.note_pulled(record.run_id, home.root)
     return pulled
+
+
+def _refused(
+    rejection: rejected.Rejection,
+    record: Record,
+    part: RunDirectory,
+    home: RunDirectory,
+    ledger: Ledger,
+    *,
+    include: Sequence[str],
+    force: bool,
+) -> VerificationFailed:
+    """Put in place what may come of a run whose adapter is not to be used; the error that tells."""
+    forced = force and part.artifacts.exists()
+    place = rejection.place(home, forced=forced)
+    if not rejection.by_host and not forced:
+        shutil.rmtree(part.artifacts, ignore_errors=True)
+    atomic.write_json(part.spec, record.submission.to_json())
+    _put_in_place(part, place, whole=forced and not include)
+    if place == home:
+        ledger.note_pulled(record.run_id, home.root)
+    return rejection.error(place.root, forced=forced)
 
 
 @contextlib.contextmanager
@@ -134,6 +170,14 @@ def _locked(path: Path) -> IO[bytes]:
         time.sleep(0.1)
 
 
+@dataclass(frozen=True)
+class _Fetched:
+    """The bytes that came; `unasked` came only so that the adapter could be looked at."""
+
+    size_bytes: int
+    unasked: tuple[manifest.Entry, ...]
+
+
 def _finished_state(record: Record, agent: Agent, ledger: Ledger) -> runs.State:
     [state] = runs.states(agent, [record.run_id])
     ledger.note_state(record.run_id, state.state, state.reason)
@@ -152,8 +196,8 @@ def _fetch(
     state: runs.State,
     include: Sequence[str],
     observer: Observer,
-) -> int:
-    """Bring everything wanted into `part` and check it; the bytes that came."""
+) -> _Fetched:
+    """Bring everything wanted into `part`, and what it takes to look at the adapter, and check it."""
     moved = Moved(observer)
 
     def fetched(names: Sequence[str]) -> sync.Outcome:
@@ -166,19 +210,23 @@ def _fetch(
         return outcome  # type: ignore[no-any-return]
 
     names = [part.result.name, part.log.name, part.events.name]
-    if state.state != "succeeded":
-        outcomes = [fetched(names)]
-        _check_result(record, part, state)
-    else:
+    if state.state == "succeeded" or rejected.by_host(state):
         # What vouches for the rest comes first: what is listed with the content it has here need not come at all.
-        outcomes = [fetched([*names, part.manifest.name])]
-        entries = _listed(record, part, state)
+        names.append(part.manifest.name)
+    outcomes = [fetched(names)]
+    result = _check_result(record, part, state)
+    unasked: list[manifest.Entry] = []
+    # An earlier version listed nothing of an adapter that failed.
+    if state.state == "succeeded" or (rejected.by_host(state) and "manifest_sha256" in result):
+        entries = _listed(record, part, result)
         wanted = [entry for entry in entries if not include or _matches(entry.path, include)]
-        if include and not wanted:
+        if include and not wanted and state.state == "succeeded":
             raise LaunchError(
                 f"{record.run_id}: no artifact matches {', '.join(include)}",
                 hint="for example --include 'adapter/*'; all of them: " + ", ".join(one.path for one in entries[:10]),
             )
+        unasked = [entry for entry in rejected.looked_at(entries, wanted) if entry not in wanted]
+        wanted += unasked
         _seed(part, home, wanted)
         outcomes.append(
             fetched([f"{part.artifacts.name}/{one.path}" for one in wanted] if include else [part.artifacts.name])
@@ -190,7 +238,15 @@ def _fetch(
     size_bytes = sum(outcome.sent_bytes for outcome in outcomes)
     files = sum(len(outcome.sent) for outcome in outcomes)
     observer(Note(f"fetched {files} files, {size_bytes / 1e6:.1f} MB"))
-    return size_bytes
+    return _Fetched(size_bytes, tuple(unasked))
+
+
+def _drop(part: RunDirectory, entries: Sequence[manifest.Entry]) -> None:
+    for entry in entries:
+        path = part.artifacts / entry.path
+        path.unlink()
+        with contextlib.suppress(OSError):  # there may be others
+            path.parent.rmdir()
 
 
 def _matches(path: str, include: Sequence[str]) -> bool:
@@ -214,9 +270,8 @@ def _check_result(record: Record, part: RunDirectory, state: runs.State) -> dict
     return result
 
 
-def _listed(record: Record, part: RunDirectory, state: runs.State) -> list[manifest.Entry]:
+def _listed(record: Record, part: RunDirectory, result: dict[str, Any]) -> list[manifest.Entry]:
     """The artifacts that the run vouches for."""
-    result = _check_result(record, part, state)
     if not part.manifest.is_file() or manifest.sha256_of(part.manifest) != result.get("manifest_sha256"):
         raise VerificationFailed(f"{record.run_id}: the manifest is not the one the result names", hint=_again(record))
     # A manifest is bytes that a host chose: what is not UTF-8 must fail as a broken manifest does.
@@ -280,62 +335,3 @@ def _pulled(
 ) -> Pulled:
     files = sum(1 for path in home.root.rglob("*") if path.is_file())
     return Pulled(state.run_id, state.state, state.reason, home.root, files, size, already, tuple(include))
-
-
-@dataclass(frozen=True)
-class Several:
-    """Runs that came home, and those that did not, each with its error."""
-
-    pulled: tuple[Pulled, ...]
-    failed: dict[str, LaunchError | JobError | RemoteError]
-
-    @property
-    def exit_status(self) -> int:
-        """That of the first failure."""
-        return exit_status(next(iter(self.failed.values())).code)
-
-    def to_json(self) -> dict[str, Any]:
-        return {
-            "runs": [one.to_json() for one in self.pulled],
-            "failed": [
-                {"run_id": run_id, "code": one.code, "message": clean(one.message), "hint": clean(one.hint)}
-                for run_id, one in self.failed.items()
-            ],
-        }
-
-    def in_words(self) -> str:
-        lines = [one.in_words() for one in self.pulled]
-        lines += [
-            f"{run_id}: {clean(one.message)}" + (f"\nhint: {clean(one.hint)}" if one.hint else "")
-            for run_id, one in self.failed.items()
-        ]
-        return "\n".join(lines) or "every finished run is home already"
-
-
-def chosen(ledger: Ledger, names: Sequence[str], *, every: bool) -> list[Record]:
-    """The runs of these names, each once; with `every` also all that may be finished and are not home.
-
-    Raises NoSuchRun.
-    """
-    records = {record.run_id: record for record in map(ledger.find, names)}
-    if every:
-        for record in reversed(ledger.all()):
-            if not record.pulled_to and record.state not in ("gone", "lost"):
-                records.setdefault(record.run_id, record)
-    return list(records.values())
-
-
-def bring_several(
-    records: Sequence[Record], app: App, target: Path, observer: Observer, *, include: Sequence[str] = ()
-) -> Several:
-    """Bring each home; one that can't come keeps nobody from coming.  Runs that go on are left alone."""
-    pulled: list[Pulled] = []
-    failed: dict[str, LaunchError | JobError | RemoteError] = {}
-    for record in records:
-        try:
-            pulled.append(bring_home(record, app.agent(record.host), app.ledger, target, observer, include=include))
-        except NotFinished as error:
-            observer(Note(error.message))
-        except (LaunchError, JobError, RemoteError) as error:
-            failed[record.run_id] = error
-    return Several(tuple(pulled), failed)

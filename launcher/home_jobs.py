@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import codecs
 import json
-import re
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -13,17 +12,16 @@ from pathlib import Path
 from typing import Any
 
 from jobs import own_copy
+from jobs.provenance import COMMIT
 from jobs.run_directory import RunDirectory
 from jobs.submission import Submission
 from jobs.submission import load as load_submission
 from launcher import dataset, home_python, model_cache
-from launcher.errors import LaunchError, NoSuchRun
+from launcher.errors import LaunchError, NoSuchRun, VerificationFailed
 from launcher.ledger import Ledger, Record
 from launcher.progress import LogPiece, Note, Observer
 from launcher.settings import Settings
 from remote.local_host import LocalHost
-
-COMMIT = re.compile(r"[0-9a-f]{40}\Z")
 
 
 @dataclass(frozen=True)
@@ -75,7 +73,14 @@ def verify(home: HomeRun, workspace: Path, observer: Observer, *, static: bool =
         observer(Note("the base model is not on this machine: what it takes the base to check is not checked"))
     elif not static:
         python = home_python.find(workspace, _trained_with(home.run), observer)
-    verdict = verification.verify(home.run, base_folder=home.base, where="home", static_only=static, python=python)
+    verdict = verification.verify(
+        home.run,
+        base_folder=home.base,
+        where="home",
+        submission=home.submission,
+        static_only=static,
+        python=python,
+    )
     if any(check.id == "loads" and check.status == "not_checked" for check in verdict.checks):
         home_python.forget(workspace, _trained_with(home.run))  # that Python worked once
     document: dict[str, Any] = verdict.to_json()
@@ -84,7 +89,11 @@ def verify(home: HomeRun, workspace: Path, observer: Observer, *, static: bool =
 
 
 def evaluate(home: HomeRun, settings: Settings, observer: Observer, *, data: Path | None = None) -> dict[str, Any]:
-    """Metrics and the paths of what was written; `data` instead of the test split goes to `evaluations/<name>`."""
+    """Metrics and the paths of what was written; `data` instead of the test split goes to `evaluations/<name>`.
+
+    Raises VerificationFailed where what lies here is not what a run that succeeded vouches for.
+    """
+    _require_vouched_for(home)
     options: list[str] = []
     file = title = None
     if data is not None:
@@ -98,6 +107,17 @@ def evaluate(home: HomeRun, settings: Settings, observer: Observer, *, data: Pat
     if data is not None:
         options += ["--out", str(home.run.root / "evaluations" / data.stem)]
     return _job("evaluate", home, settings.local_workspace, options, observer)
+
+
+def _require_vouched_for(home: HomeRun) -> None:
+    """Figures of another adapter than the one that was trained would be worse than none."""
+    from jobs import verification
+
+    if wrong := [check for check in verification.vouched_for(home.run) if check.status != "pass"]:
+        raise VerificationFailed(
+            f"{home.run.run_id} is not evaluated: {wrong[0].id}: {wrong[0].detail}",
+            hint=f"launch verify {home.run.root}",
+        )
 
 
 def _job(verb: str, home: HomeRun, workspace: Path, options: Sequence[str], observer: Observer) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -13,6 +12,7 @@ from typing import Any
 
 from jobs import data_finding, manifest
 from jobs.data_finding import Finding
+from jobs.provenance import code_sha256
 from jobs.run_directory import RunDirectory, new_run_id
 from jobs.spec import Spec
 from jobs.submission import Submission
@@ -106,13 +106,12 @@ def plan(spec: Spec, folder: Path, cache: Path, *, only_prepare: bool = False, p
     files += list(_code_files())
     hashed = tuple((path, _hashed(source)) for path, source in files)
     entries = {path: manifest.Entry(path, file.size_bytes, file.sha256) for path, file in hashed}
-    code = sorted(entry.sha256 for path, entry in entries.items() if path.startswith("code/"))
     submission = Submission(
         run_id=new_run_id(f"prepare-{spec.name}" if only_prepare else spec.name),
         spec=replace(spec, data=data.spec_data),
         inputs={name: entries[f"inputs/{name}.jsonl"] for name in data.tables},
         base_files=tuple(entry for path, entry in entries.items() if path.startswith("inputs/base/")),
-        code_sha256=hashlib.sha256("".join(code).encode()).hexdigest(),
+        code_sha256=code_sha256(entry.sha256 for path, entry in entries.items() if path.startswith("code/")),
         origin=data.origin,
     )
     sources = data.sources | ({"base": str(base.resolve())} if base else {})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from launcher.errors import VerificationFailed
@@ -10,6 +11,8 @@ from launcher.untrusted import clean
 if TYPE_CHECKING:
     from rich.console import Console
 
+MOST_REASONS = 20
+LONGEST_REASON = 1000
 STYLES = {"pass": "green", "warn": "yellow", "fail": "red", "not_checked": "dim"}
 
 
@@ -17,16 +20,27 @@ def check(run_id: str, verdict: dict[str, Any]) -> None:
     """Raise VerificationFailed, with the failed checks in words, unless the verdict is ok."""
     if verdict["ok"]:
         return
-    failed = [one for one in verdict["checks"] if one["required"] and one["status"] != "pass"]
+    todo = next((one["todo"] for one in _unmet(verdict["checks"]) if one["todo"]), "launch pull again, or train again")
+    raise VerificationFailed("\n".join([f"{run_id}: do not use this adapter", *reasons(verdict["checks"])]), hint=todo)
+
+
+def reasons(checks: Sequence[Mapping[str, Any]]) -> list[str]:
+    """A line for each check that spoils the verdict; the checks may be a host's."""
+    unmet = _unmet(checks)
     # What was not checked because another check failed before it is only counted: the cause must not drown.
-    told = [one for one in failed if one["status"] == "fail"] or failed
-    lines = [f"  - {one['id']}: {one['detail']}. {one['meaning']}" for one in told]
-    if silent := len(failed) - len(told):
+    told = [one for one in unmet if one["status"] == "fail"][:MOST_REASONS] or unmet[:MOST_REASONS]
+    lines = ["  - " + _one_line(f"{one['id']}: {one['detail']}. {one['meaning']}") for one in told]
+    if silent := len(unmet) - len(told):
         lines.append(f"  - {silent} more could not be checked after that")
-    raise VerificationFailed(
-        f"{run_id}: do not use this adapter\n" + "\n".join(lines),
-        hint=next((one["todo"] for one in failed if one["todo"]), "launch pull again, or train again"),
-    )
+    return lines
+
+
+def _unmet(checks: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    return [one for one in checks if one["required"] and one["status"] != "pass"]
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())[:LONGEST_REASON]
 
 
 def render(run_id: str, verdict: dict[str, Any], console: Console) -> None:

@@ -26,6 +26,8 @@ LIGHT_JOBS = {
     "errors",
     "base_model",
     "atomic",
+    "checks",
+    "provenance",
     "submission",
     "data",
     "data_check",

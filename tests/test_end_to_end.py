@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from jobs import manifest
 from remote.embedded import EmbeddedHost
 from tests.conftest import REPOSITORY, Cli
 from tests.connected import PYTHON_FOLDER
@@ -178,13 +179,23 @@ def test_the_same_run_without_ssh(local_run: tuple[Cli, Path], tmp_path: Path) -
     evaluated = foreign("evaluate", str(elsewhere), "--json")
     assert evaluated.status == 0, evaluated
     assert evaluated.data["metrics"]["source"] == "recomputed from pulled logits"
-    assert foreign("verify", str(elsewhere), "--json").data["level"] == "reproduced on host"
+    verified = foreign("verify", str(elsewhere), "--json")
+    assert verified.data["level"] == "reproduced on host"
+    [provenance] = [check for check in verified.data["checks"] if check["id"] == "provenance"]
+    assert provenance["detail"] == "spec, data, code and base are as submitted"
     here = foreign("verify", str(elsewhere), "--base", str(BASE), "--json")
     assert here.data["level"] == "reproduced here"
     # Which versions it was trained with is a host's word: it does not choose what is installed here.
     figures = elsewhere / "artifacts" / "training.json"
     libraries = {"transformers": "5.23.0 --index-url http://127.0.0.1:9", "peft": "0.1.0", "torch": "1.0"}
     figures.write_text(json.dumps(json.loads(figures.read_text()) | {"libraries": libraries}))
+    changed = foreign("evaluate", str(elsewhere), "--json")
+    assert (changed.status, changed.error["code"]) == (7, "verification_failed")
+    assert "manifest: training.json" in changed.error["message"]
+    (elsewhere / "manifest.json").write_text(manifest.dump(manifest.list_files(elsewhere / "artifacts")))
+    says = json.loads((elsewhere / "result.json").read_text())
+    says["manifest_sha256"] = manifest.sha256_of(elsewhere / "manifest.json")
+    (elsewhere / "result.json").write_text(json.dumps(says))
     warned = foreign("evaluate", str(elsewhere))
     assert warned.status == 0, warned
     assert (warned.stdout + warned.stderr).count("is not taken over here") == 2

@@ -288,6 +288,7 @@ def test_an_error_ends_the_status_line_and_gives_the_cursor_back(cli: Cli) -> No
 def test_what_failed_does_not_drown_in_what_could_not_be_checked(cli: Cli) -> None:
     laptop_of(cli).finish()
     assert cli("pull").status == 0
+    (cli.home / "runs" / RUN_ID / "artifacts" / "adapter" / "adapter_model.safetensors").unlink()
     refused = cli("verify", "--static", "--json")
     assert (refused.status, refused.error["code"]) == (7, "verification_failed")
     assert refused.error["message"].count("\n") <= 3

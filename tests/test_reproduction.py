@@ -209,7 +209,9 @@ def finish(run: TinyRun, **verdict: Any) -> RunDirectory:
     directory = RunDirectory(run.artifacts.parent)
     saved = {key: adapter.array_fingerprint(array) for key, array in run.arrays().items()}
     base = {"weights_sha256": base_model.weight_files(run.base)}
-    directory.training.write_text(json.dumps({"initial": run.initial, "saved": saved, "base": base}))
+    files = {entry.path: entry.sha256 for entry in manifest.list_files(run.adapter)}
+    told = {"initial": run.initial, "saved": saved, "base": base, "adapter_files": files}
+    directory.training.write_text(json.dumps(told))
     if verdict:
         directory.host_verification.write_text(json.dumps(verdict))
     text = manifest.dump(manifest.list_files(directory.artifacts))

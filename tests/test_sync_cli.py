@@ -27,6 +27,7 @@ from remote.embedded import EmbeddedHost
 from remote.onhost import process
 from remote.onhost.frames import message
 from remote.onhost.tree import FILE, LINK, STAGING, Entry
+from tests import hand_made
 from tests.conftest import Cli
 from tests.liar import END, a_file, lying, said, small
 from tests.trees import contents, put, state
@@ -479,6 +480,7 @@ def runs(cli: Cli) -> Iterator[list[str]]:
 
 def a_run(cli: Cli, run_id: str, ended: str) -> RunDirectory:
     run = RunDirectory(cli.home / "launch" / "cache" / "launch" / "runs" / run_id)
+    hand_made.adapter_of(run.artifacts)
     put(run.artifacts, "adapter/weights", run_id.encode() * 1000)
     put(run.artifacts, "metrics.json", b"{}")
     put(run.root, "log.txt", b"said\n")
@@ -544,14 +546,15 @@ def test_of_a_run_only_what_is_included_comes(cli: Cli, runs: list[str]) -> None
     words = cli("pull", "one", "--include", "adapter/*")
     assert words.status == 0, words
     home = cli.home / "runs" / "one-aaaaaaaa"
-    assert set(contents(home / "artifacts")) == {"adapter/weights"}
+    of_adapter = {"adapter/weights", *(path for path in hand_made.FILES if path.startswith("adapter/"))}
+    assert set(contents(home / "artifacts")) == of_adapter
     assert "brings the rest" in words.stdout
-    nothing = cli("pull", "one", "--include", "*.safetensors", "--json")
+    nothing = cli("pull", "one", "--include", "*.onnx", "--json")
     assert nothing.status == 1
     assert "no artifact matches" in nothing.error["message"]
     assert "adapter/weights" in nothing.error["hint"]
     assert cli("pull", "one", "--json").data["already_here"] is False
-    assert set(contents(home / "artifacts")) == {"adapter/weights", "metrics.json"}
+    assert set(contents(home / "artifacts")) == {"adapter/weights", "metrics.json", *hand_made.FILES}
     several = cli("pull", "two", "one", "--include", "metrics.json", "--json")
     assert [(run["include"], run["already_here"]) for run in several.data["runs"]] == [
         (["metrics.json"], False),

@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import json
 import random
+import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ from tokenizers import Tokenizer, decoders, pre_tokenizers, processors
 from tokenizers.models import BPE
 from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM, Qwen2Tokenizer
 
-from jobs import adapter, atomic, manifest, spec, submission, table
+from jobs import adapter, atomic, manifest, provenance, spec, submission, table
 from jobs.run_directory import RunDirectory, new_run_id
 
 # Two threads that wait for each other take many times longer than one where the cores are shared.
@@ -129,11 +131,17 @@ def write_csv(path: Path, rows: list[tuple[str, str]]) -> Path:
 
 
 def make_run(
-    runs: Path, base: Path, *, rows: int = 200, data: dict[str, list[tuple[str, str]]] | None = None, **keys: Any
+    runs: Path,
+    base: Path,
+    *,
+    rows: int = 200,
+    data: dict[str, list[tuple[str, str]]] | None = None,
+    pushed: bool = False,
+    **keys: Any,
 ) -> RunDirectory:
     """A submitted run of the toy task, or on `data` by split, that finds its base in the folder `base`.
 
-    `keys` go over the spec.
+    With `pushed` it has a copy of the base in its inputs instead.  `keys` go over the spec.
     """
     run = RunDirectory(runs / new_run_id("toy"))
     counts = {"train": rows, "validation": 40, "test": 40}
@@ -147,6 +155,9 @@ def make_run(
         for name in ("train", "validation", "test")
         for path in [run.inputs / f"{name}.jsonl"]
     }
+    if pushed:
+        shutil.copytree(base, run.inputs / "base")
+    base_files = manifest.list_files(run.inputs / "base") if pushed else []
     document = {
         "name": "toy",
         "model_name_or_path": str(base),
@@ -158,6 +169,8 @@ def make_run(
         "tokens_per_batch": 128,
         "max_length": 48,
     }
-    frozen = submission.Submission(run.run_id, spec.from_mapping(document | keys), entries, (), "0" * 64)
+    code = provenance.code_sha256(manifest.sha256_of(path) for path in provenance.PACKAGE.glob("*.py"))
+    sent = tuple(replace(entry, path=f"inputs/base/{entry.path}") for entry in base_files)
+    frozen = submission.Submission(run.run_id, spec.from_mapping(document | keys), entries, sent, code)
     run.spec.write_text(json.dumps(frozen.to_json()), "utf-8")
     return run
