@@ -23,8 +23,8 @@ LORA_KEYS = (
     "lora_r", "lora_alpha", "lora_dropout", "use_rslora", "target_modules", "modules_to_save", "learning_rate",
     "num_train_epochs", "train_batch_size", "max_length", "head_start", "seed",
 )  # fmt: skip
-# What means something to a reader of Markdown or HTML inside of a line; a point within a number does not.
-_MARKS = re.compile(r"(?<!\d)\.|\.(?!\d)|[!\"#$&*:<>?@\[\\\]^_`{|}~]")
+# What means something inside of a line of Markdown or HTML.  Nothing is put at the beginning of a line.
+_MARKS = re.compile(r"[!#$&*:<>@\[\\\]^`|~]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])|(?i:(?<=www))\.")
 
 
 @dataclass(frozen=True)
@@ -98,8 +98,8 @@ def _head(known: Known) -> str:
         library_name="peft",
         pipeline_tag="text-classification",
         base_model=known.base if known.base_is_on_the_hub else None,
-        tags=["lora", "text-classification"],
-        model_name=known.repository.split("/")[1],
+        tags=["lora"],
+        model_name=known.repository.split("/")[1] if results else None,
         eval_results=results or None,
     ).to_yaml()
 
@@ -190,7 +190,8 @@ tokenizer = AutoTokenizer.from_pretrained(
     ADAPTER, padding_side={one.padding_side!r}, truncation_side="right", trust_remote_code=False
 )
 model = AutoModelForSequenceClassification.from_pretrained(
-    BASE{revision}, dtype=torch.float32, use_safetensors=True, trust_remote_code=False,
+    BASE{revision},
+    dtype=torch.float32, use_safetensors=True, trust_remote_code=False,
     num_labels=len(LABELS), id2label=dict(enumerate(LABELS)), label2id={{label: i for i, label in enumerate(LABELS)}},
 )
 model.config.get_text_config().pad_token_id = {one.pad_token_id}
@@ -295,7 +296,7 @@ def _base(known: Known) -> str:
         else "as the training host tells them"
     )
     where = (
-        f"{words(_base_name(known))} of the Hub, revision {words(known.base_revision or 'unknown')}"
+        f"The model {words(_base_name(known))} of the Hub, revision {words(known.base_revision or 'unknown')}"
         if known.base_is_on_the_hub
         else f"A folder called {words(_base_name(known))}, which is no model of the Hub"
     )

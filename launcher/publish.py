@@ -17,6 +17,7 @@ from typing import Any
 
 from jobs import adapter, checks, manifest
 from jobs.errors import AdapterRejected
+from jobs.spec import TEXT
 from launcher import home_jobs, model_card, verdict
 from launcher.errors import LaunchError, VerificationFailed
 from launcher.home_jobs import HomeRun
@@ -68,7 +69,7 @@ class Publication:
         else:
             where = f"{self.repository}, which exists, {_seen(standing.is_public)}"
             where += ", and stays so: its settings page makes it public" * (public and not standing.is_public)
-        return f"{self.size_bytes:,} bytes of {self.run_id} to {where}\n{self.listed()}"
+        return f"{self.size_bytes:,} bytes of {self.run_id} ({self.level}) to {where}\n{self.listed()}"
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -227,19 +228,21 @@ def _verified_files(home: HomeRun) -> dict[str, bytes]:
 
 def _classifier(folder: Path) -> Classifier:
     """What classifier.json says, as far as a program can be made of it.  Raises AdapterRejected."""
-    template = adapter.prompt_template(folder)
-    match adapter.read_json(folder / adapter.CLASSIFIER):
+    document = adapter.read_json(folder / adapter.CLASSIFIER)
+    template = document.get("prompt_template", TEXT)
+    match document:
         case {
             "id2label": dict(id2label),
             "max_length": int(max_length),
             "padding_side": ("left" | "right") as side,
             "pad_token_id": int(pad_token_id),
-        } if len(id2label) > 1 and 0 < max_length < 10**6 and 0 <= pad_token_id < 10**9:
-            labels = tuple(id2label.get(str(index)) for index in range(len(id2label)))
-            if all(isinstance(label, str) for label in labels):
+        } if 0 < max_length < 10**6 and 0 <= pad_token_id < 10**9 and adapter.is_template(template):
+            labels = [id2label.get(str(index)) for index in range(len(id2label))]
+            if len(labels) > 1 and all(isinstance(label, str) for label in labels):
                 empty = adapter.empty_text_logits(folder, len(labels))
-                names = tuple(map(str, labels))
-                return Classifier(names, max_length, side, pad_token_id, template, tuple(empty) if empty else None)
+                return Classifier(
+                    tuple(map(str, labels)), max_length, side, pad_token_id, template, tuple(empty) if empty else None
+                )
     raise AdapterRejected(f"{folder / adapter.CLASSIFIER}: not what a training leaves", hint="launch pull again")
 
 

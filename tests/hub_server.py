@@ -95,7 +95,7 @@ def serve(repositories: dict[str, Path]) -> Iterator[Hub]:
     """A Hub with these repositories (`owner/name` to folder), each with one commit on `main`."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
     server.hub = hub = Hub(repositories, f"http://127.0.0.1:{server.server_port}")  # type: ignore[attr-defined]
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
     thread.start()
     try:
         yield hub
@@ -107,6 +107,7 @@ def serve(repositories: dict[str, Path]) -> Iterator[Hub]:
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # head and body are two writes, and the second would wait 40 ms
 
     def do_HEAD(self) -> None:
         self._answer()
@@ -219,12 +220,13 @@ class _Handler(BaseHTTPRequestHandler):
         self._json({"url": f"{self.hub.endpoint}/{repository}"})
 
     def _preupload(self, folder: Path) -> None:
-        names = [file["path"] for file in json.loads(self.body)["files"]]
-        there = {name: digest(folder / name, "sha1") for name in names if (folder / name).is_file()}
-        self._json({"files": [
-            {"path": name, "uploadMode": "lfs" if name.endswith(".safetensors") else "regular", "shouldIgnore": False,
-             "oid": there.get(name)} for name in names
-        ]})  # fmt: skip
+        files = []
+        for asked in json.loads(self.body)["files"]:
+            is_lfs, there = asked["path"].endswith(".safetensors"), folder / asked["path"]
+            oid = digest(there, "sha256" if is_lfs else "sha1") if there.is_file() else None
+            mode = "lfs" if is_lfs else "regular"
+            files.append({"path": asked["path"], "uploadMode": mode, "shouldIgnore": False, "oid": oid})
+        self._json({"files": files})
 
     def _batch(self, repository: str) -> None:
         objects = json.loads(self.body)["objects"]
