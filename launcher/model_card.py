@@ -41,8 +41,10 @@ class Classifier:
 
 @dataclass(frozen=True)
 class Known:
-    """All that a card is made of.  `training` and, unless `evaluated_here`, `metrics` are a host's word, unchecked;
-    `base_weights` are sha256 by file name."""
+    """All that a card is made of.  `training` and, unless `evaluated_here`, `metrics` are a host's word, unchecked.
+
+    `base_revision` is empty where the base is no model of the Hub; `base_weights` are sha256 by file name.
+    """
 
     repository: str
     submission: Submission
@@ -60,7 +62,7 @@ class Known:
 
     @property
     def base_is_on_the_hub(self) -> bool:
-        return not self.submission.base_is_pushed and HUB_ID.match(self.base) is not None
+        return bool(self.base_revision)
 
 
 def card(known: Known) -> str:
@@ -72,7 +74,7 @@ def card(known: Known) -> str:
 
 def words(value: object, limit: int = 300) -> str:
     """`value` as text on one line of Markdown, at most `limit` characters of it: nothing in it is a mark."""
-    line = " ".join(clean(str(value)).split())
+    line = " ".join(clean(str(value)).encode("utf-8", "replace").decode().split())  # half a surrogate has no bytes
     shown = line if len(line) <= limit else line[: limit - 1] + "…"
     return _MARKS.sub(lambda mark: f"&#{ord(mark[0])};", shown)
 
@@ -140,11 +142,12 @@ def _metrics(known: Known) -> str:
     ]
     header = ("model", "accuracy", "95 % interval", "F1", "AUC-ROC", "MCC", "ECE",
               "the adapter's accuracy against it (95 % interval)")  # fmt: skip
-    whose = (
-        "worked out by whoever published this"
-        if known.evaluated_here
-        else "as the training host tells them; nobody worked them out again"
-    )
+    if not known.evaluated_here:
+        whose = "as the training host tells them; nobody worked them out again"
+    elif known.metrics.get("source") == "inferred here":
+        whose = "worked out with these files by whoever published them"
+    else:
+        whose = "worked out by whoever published this, from the logits that the training host sent"
     positive = known.metrics.get("positive_label")
     averaged = "macro averages" if positive is None else f"of the label {words(positive, 80)}"
     count = _figure(known.metrics.get("rows"), "{:,}")
@@ -172,14 +175,16 @@ def _usage(known: Known) -> str:
 def _code(known: Known) -> str:
     """A program that loads base and adapter and answers texts as they were answered when this was verified."""
     one = known.classifier
-    revision = f", revision={known.base_revision!r}" if known.base_is_on_the_hub and known.base_revision else ""
+    revision = chosen = ""
+    if known.base_is_on_the_hub:
+        revision, chosen = f"\nREVISION = {known.base_revision!r}", ", revision=REVISION"
     labels = "".join(f"    {label!r},\n" for label in one.labels)
     before, after = one.prompt_template.split(TEXT)
     return f"""{"" if one.empty_text_logits is None else "import unicodedata" + chr(10) * 2}import torch
 from peft import PeftModel
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-BASE = {_base_in_code(known)!r}
+BASE = {_base_in_code(known)!r}{revision}
 ADAPTER = {known.repository!r}
 LABELS = [
 {labels}]
@@ -190,7 +195,7 @@ tokenizer = AutoTokenizer.from_pretrained(
     ADAPTER, padding_side={one.padding_side!r}, truncation_side="right", trust_remote_code=False
 )
 model = AutoModelForSequenceClassification.from_pretrained(
-    BASE{revision},
+    BASE{chosen},
     dtype=torch.float32, use_safetensors=True, trust_remote_code=False,
     num_labels=len(LABELS), id2label=dict(enumerate(LABELS)), label2id={{label: i for i, label in enumerate(LABELS)}},
 )
@@ -296,7 +301,7 @@ def _base(known: Known) -> str:
         else "as the training host tells them"
     )
     where = (
-        f"The model {words(_base_name(known))} of the Hub, revision {words(known.base_revision or 'unknown')}"
+        f"The model {words(_base_name(known))} of the Hub, revision {words(known.base_revision)}"
         if known.base_is_on_the_hub
         else f"A folder called {words(_base_name(known))}, which is no model of the Hub"
     )

@@ -32,6 +32,8 @@ TOKENIZER = (
     "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "chat_template.jinja",
     "vocab.json", "vocab.txt", "merges.txt", "tokenizer.model", "sentencepiece.bpe.model", "spiece.model", "spm.model",
 )  # fmt: skip
+NAMES_CODE = {"tokenizer_config.json": ("auto_map",), adapter.CONFIG: ("auto_mapping", "megatron_config")}
+"""By file the keys by which transformers or PEFT would import what they name."""
 HARMLESS = (".gitattributes", "LICENSE*", "NOTICE*", "*.md", "*.png", "*.jpg", "*.svg", "*/*")
 """What else may lie in a repository without taking part when an adapter is loaded from it."""
 
@@ -133,13 +135,13 @@ def gather(home: HomeRun, repository: str, workspace: Path, observer: Observer) 
         training=training,
         metrics=metrics,
         evaluated_here=evaluated_here,
-        base_revision=_base_revision(home),
+        base_revision=_hub_revision(home),
         base_weights=_base_weights(home, training),
         verdict=found,
     )
     ours = {
         CARD: model_card.card(known).encode(),
-        VERDICT: (json.dumps(found, ensure_ascii=False, indent=1) + "\n").encode(),
+        VERDICT: (json.dumps(found, indent=1) + "\n").encode(),
     }
     return Publication(home.submission.run_id, run.root, repository, found["level"], ours | files)
 
@@ -162,7 +164,7 @@ def require_fit(publication: Publication, standing: Standing | None, *, public: 
         # A tokenizer, a configuration or weights of something else would be loaded in between.
         raise LaunchError(
             f"{name} holds files of something else: {', '.join(strays[:5])}",
-            hint=f"name another REPO, or take them away: hf repos delete-files {name} {strays[0]}",
+            hint=f"name another REPO, or take them away: hf repos delete-files {name} {shlex.quote(strays[0])}",
         )
 
 
@@ -172,10 +174,10 @@ def send(publication: Publication, hub: HubRepository, standing: Standing | None
     `standing` is how it stood when somebody agreed.  Raises LaunchError, which says what is there after a failure.
     """
     before = standing
-    if standing is None:
-        hub.make(public=public)
-        before = hub.look()  # a Hub may have rules of its own about who sees what
     try:
+        if standing is None:
+            hub.make(public=public)
+            before = hub.look()  # a Hub may have rules of its own about who sees what
         if before is None:
             raise LaunchError(f"{hub.url} is not there right after it was made", hint="look at its page")
         require_fit(publication, before, public=public)
@@ -195,9 +197,9 @@ def _left_behind(hub: HubRepository, before: Standing | None, *, made: bool) -> 
     try:
         now = hub.look()
     except LaunchError:
-        now = None
-    if now is None:
         return f"whether anything changed in {hub.name} can't be told now"
+    if now is None:
+        return f"there is no {hub.name} that this token sees"
     if before is not None and now.head != before.head:
         return f"{hub.name} has changed meanwhile: the commit may have come through, look at {hub.url}"
     if made:
@@ -221,7 +223,8 @@ def _verified_files(home: HomeRun) -> dict[str, bytes]:
             raise VerificationFailed(
                 f"{home.run.run_id}: {name} changed after it was verified", hint=f"launch verify {home.run.run_id}"
             )
-        if name.endswith(".json") and b'"auto_map"' in content:
+        told = adapter.read_json(home.run.adapter / name) if name in NAMES_CODE else {}
+        if any(told.get(key) for key in NAMES_CODE.get(name, ())):
             raise AdapterRejected(f"{home.run.run_id}: {name} names code to be run", hint="train again")
     return files
 
@@ -257,13 +260,18 @@ def _require_own_base(home: HomeRun) -> None:
         )
 
 
-def _base_revision(home: HomeRun) -> str:
-    """The commit of the base that the adapter names, else the revision that was asked for; empty for a pushed one."""
-    if home.submission.base_is_pushed:
+def _hub_revision(home: HomeRun) -> str:
+    """The commit of a base that is a model of the Hub, else the revision that was asked for; empty for a folder."""
+    spec = home.submission.spec
+    if not model_card.HUB_ID.match(spec.model_name_or_path):
         return ""
+    if home.submission.base_is_pushed:
+        # `--push-model` sends a snapshot of this machine's cache; what else was pushed is a folder.
+        source = Path(home.sources.get("base", ""))
+        is_cached = source.parent.parent.name == "models--" + spec.model_name_or_path.replace("/", "--")
+        return source.name if is_cached else ""
     told = adapter.read_json(home.run.adapter / adapter.CONFIG).get("revision")
-    is_commit = isinstance(told, str) and model_card.COMMIT.match(told)
-    return str(told) if is_commit else home.submission.spec.model_revision
+    return told if isinstance(told, str) and model_card.COMMIT.match(told) else spec.model_revision
 
 
 def _base_weights(home: HomeRun, training: Mapping[str, Any]) -> dict[str, str]:

@@ -39,6 +39,7 @@ TRICKS = [
     "\x1b[31mred",
     "\u202edesrever",
     "# one",
+    "half a \ud800",
 ]
 ALLOWED = {"h1", "h2", "p", "table", "thead", "tbody", "tr", "th", "td", "pre", "code"}
 
@@ -53,6 +54,7 @@ def known(labels: tuple[str, ...] = ("bad", "good"), *, model: str = "org/base",
         classifier=Classifier(labels, 64, "right", 0, "{text}", None),
         training={"rows": {"train": 100}, "steps": 10, "libraries": {"peft": "0.21.2"}, "device": "cpu"},
         metrics={
+            "source": "inferred here",
             "rows": 40,
             "positive_label": labels[-1],
             "models": [
@@ -132,7 +134,9 @@ def test_what_it_tells() -> None:
     ]
     assert [row for row in rows if row not in text] == []
     assert f"revision {COMMIT}" in text and "Level: reproduced here" in text
-    assert "worked out by whoever published this" in text
+    assert "worked out with these files by whoever published them" in text
+    recomputed = card(known(metrics=known().metrics | {"source": "recomputed from pulled logits"}))
+    assert "from the logits that the training host sent" in recomputed
     told = card(known(evaluated_here=False, verdict=known().verdict | {"level": "reproduced on host"}))
     assert "nobody worked them out again" in told and "has that host's word" in told
 
@@ -153,7 +157,8 @@ def test_what_a_run_holds_stays_text(trick: str) -> None:
     assert head(text).keys() == {"base_model", "library_name", "pipeline_tag", "tags"}
     page, plain = Page(body(text)), Page(body(card(known())))
     assert page.tags <= ALLOWED and page.attributes == {("class", "language-python")}
-    seen = " ".join(re.sub(r"\x1b\[31m|\u202e", "", trick).split())
+    seen = " ".join(re.sub(r"\x1b\[31m|\u202e", "", trick).replace("\ud800", "?").split())
+    assert text.encode()
     assert page.text.count(seen) >= 8
     assert len(re.findall(r"^## ", body(text), re.MULTILINE)) == len(
         re.findall("^## ", body(card(known())), re.MULTILINE)
@@ -177,6 +182,7 @@ def test_what_a_run_holds_stays_text(trick: str) -> None:
         ("../models/qwen/", True, "qwen"),
         ("C:\\models\\qwen", True, "qwen"),
         ("org/base", True, "base"),
+        ("org/base", False, "base"),
         ("/root/models/on-host", False, "on-host"),
         ("```\\x/<b>", False, "<b>"),
     ],

@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -264,13 +265,17 @@ def test_what_else_lies_in_the_folder_stays(run: RunDirectory) -> None:
         (lambda run: (run.adapter / "classifier.json").unlink(), VerificationFailed),
         (lambda run: change(run.adapter / "adapter_config.json", base_model_name_or_path="evil/base"), AdapterRejected),
         (lambda run: change(run.adapter / "tokenizer_config.json", auto_map={"A": "evil/x--y.Z"}), AdapterRejected),
+        (
+            lambda run: change(run.adapter / "adapter_config.json", auto_mapping={"parent_library": "x"}),
+            AdapterRejected,
+        ),
         (lambda run: change(run.adapter / "classifier.json", pad_token_id="0; import os"), AdapterRejected),
         (lambda run: change(run.adapter / "classifier.json", padding_side="up"), AdapterRejected),
         (lambda run: change(run.adapter / "classifier.json", id2label={"0": "a", "2": "b"}), AdapterRejected),
         (lambda run: change(run.adapter / "classifier.json", id2label={"0": 1, "1": 2}), AdapterRejected),
         (lambda run: change(run.adapter / "classifier.json", prompt_template="{text}{text}"), AdapterRejected),
     ],
-    ids=["static", "no classifier", "other base", "code", "pad", "side", "gap", "no words", "template"],
+    ids=["static", "no classifier", "other base", "code", "import", "pad", "side", "gap", "no words", "template"],
 )
 def test_a_run_that_vouches_for_nonsense_is_refused(
     run: RunDirectory, harm: Callable[[RunDirectory], Any], error: type[Exception]
@@ -282,13 +287,27 @@ def test_a_run_that_vouches_for_nonsense_is_refused(
     assert getattr(caught.value, "hint", "")
 
 
+def test_a_base_that_was_pushed_out_of_the_cache_is_one_of_the_hub(run: RunDirectory) -> None:
+    """`--push-model`: the same model, only that it went another way."""
+    asked = load_submission(run.spec)
+    pushed = replace(asked, base_files=(manifest.Entry("inputs/base/model.safetensors", 9, "e" * 64),))
+    for source, name in (
+        (f"hub/models--org--tiny/snapshots/{COMMIT}", f"'org/tiny'\nREVISION = '{COMMIT}'"),
+        ("models/org/tiny", "'path/to/tiny'"),
+    ):
+        home = HomeRun(run, pushed, None, {"base": f"/home/me/{source}"})
+        card = publish.gather(home, REPO, run.root.parent, ignore).card
+        assert f"BASE = {name}\n" in program_in(card)
+        assert "e" * 64 in card and "/home/me" not in card
+
+
 def test_the_metrics_of_this_machine_come_first(run: RunDirectory) -> None:
     assert "as the training host tells them; nobody" in gathered(run).card
-    here = json.loads(run.metrics.read_bytes())
+    here = json.loads(run.metrics.read_bytes()) | {"source": "inferred here"}
     here["models"][-1]["metrics"]["accuracy"] = 0.4321
     run.home_metrics.write_text(json.dumps(here))
     card = gathered(run).card
-    assert "43.2%" in card and "worked out by whoever published this" in card
+    assert "43.2%" in card and "worked out with these files" in card
 
 
 @pytest.mark.parametrize(
@@ -296,6 +315,7 @@ def test_the_metrics_of_this_machine_come_first(run: RunDirectory) -> None:
     [
         ("create", 401, "authentication_failed", "does not accept this token"),
         ("create", 403, "authentication_failed", "does not let this token make me/reviews"),
+        ("create", 402, "error", "there is no me/reviews that this token sees"),
         ("create", 409, "error", "exists"),
         ("create", 429, "error", "fewer requests"),
         ("create", 500, "error", "try again in a minute"),
@@ -319,7 +339,7 @@ def test_what_goes_wrong_on_a_hub_is_said(
     error = caught.value
     assert error.code == code
     assert says in f"{error.message}\n{error.hint}"
-    assert "launch publish" in error.hint or step == "create"
+    assert "launch publish" in error.hint
     assert TOKEN not in error.message + error.hint
     files = {path.name for path in there.iterdir()} if (there := hub.repositories.get(REPO)) else set()
     assert bool(files) == (status == "late")
