@@ -151,9 +151,8 @@ def _metrics(known: Known) -> str:
     positive = known.metrics.get("positive_label")
     averaged = "macro averages" if positive is None else f"of the label {words(positive, 80)}"
     count = _figure(known.metrics.get("rows"), "{:,}")
-    return f"## Metrics\n\nOn {count} rows of the test split, {whose}; F1 and AUC-ROC are {averaged}.\n\n" + _table(
-        header, rows
-    )
+    said = f"On {count} rows of the test split, {whose}; F1 and AUC-ROC are {averaged}."
+    return f"## Metrics\n\n{said}\n\n{_table(header, rows)}"
 
 
 def _difference(comparison: Mapping[str, Any]) -> str:
@@ -164,11 +163,9 @@ def _difference(comparison: Mapping[str, Any]) -> str:
 def _usage(known: Known) -> str:
     code = _code(known)
     fence = "`" * max([3, *(len(run) + 1 for run in re.findall("`+", code))])
-    needs = "With nothing but `transformers` and `peft`" + (
-        "; of a repository that is private after `hf auth login`."
-        if known.base_is_on_the_hub
-        else ". The base is no model of the Hub: write its folder into `BASE`."
-    )
+    needs = "With nothing but `transformers` and `peft`; while this repository is private, after `hf auth login`."
+    if not known.base_is_on_the_hub:
+        needs += " The base is no model of the Hub: write its folder into `BASE`."
     return f"## Use it\n\n{needs}\n\n{fence}python\n{code}\n{fence}"
 
 

@@ -134,7 +134,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.hub.authorizations.append(self.headers["Authorization"])
         # Whatever the answer is: what is left of a request would be read as the next one.
         self.body = self.rfile.read(int(self.headers["Content-Length"] or 0))
-        self.hub.received += [path.encode(), self.body] if self.body else [path.encode()]
+        self.hub.received += [path.encode(), self.body]
         parts = path.strip("/").split("/")
         if self.hub.token and self.headers["Authorization"] not in (None, f"Bearer {self.hub.token}"):
             self._refuse(401, "", "Invalid credentials in Authorization header")
