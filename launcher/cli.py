@@ -23,6 +23,7 @@ from launcher.commands import (
     logs,
     prepare,
     ps,
+    publish,
     pull,
     shell,
     stop,
@@ -69,8 +70,8 @@ def _first_line() -> str:
 
 
 for _module in (
-    demo, host, check, prepare, train, ps, logs, wait, stop, pull, verify, evaluate, sync, exec, shell, tunnel, env,
-    clean, doctor,
+    demo, host, check, prepare, train, ps, logs, wait, stop, pull, verify, evaluate, publish, sync, exec, shell, tunnel,
+    env, clean, doctor,
 ):  # fmt: skip
     launch.add_command(_module.command)
 

@@ -1,11 +1,13 @@
-"""The part of the Hugging Face Hub's HTTP interface that a download needs, on localhost, with the faults of real ones.
+"""The part of the Hugging Face Hub's HTTP interface that downloads and uploads need, on localhost, with the faults of
+real ones.
 
 A repository is a folder.  Its safetensors files are LFS files, all others small ones in git; `org/gated` and `org/down`
-are refused as the Hub would.
+are refused as the Hub would.  There is no Xet here, as on mirrors.
 """
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import functools
 import hashlib
@@ -20,6 +22,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, cast
 from urllib.parse import parse_qs, unquote, urlsplit
+
+import yaml
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 CHUNK_BYTES = 64 * 1024
@@ -53,6 +57,15 @@ class Hub:
     knows_ranges: bool = True
     is_a_portal: bool = False
     token: str = ""
+    # Uploads: where repositories are made, which of all are private, every byte that came, and LFS files by sha256.
+    home: Path | None = None
+    private: set[str] = field(default_factory=set)
+    received: list[bytes] = field(default_factory=list)
+    blobs: dict[str, bytes] = field(default_factory=dict)
+    # Faults of uploads: the status that a step (create, preupload, batch, put, commit) answers with; 0 is a connection
+    # that breaks, and "late" breaks a commit's after it was made.
+    refuses: dict[str, int | str] = field(default_factory=dict)
+    makes_public: bool = False
 
     def downloaded(self) -> set[str]:
         """Names of the files that were fetched."""
@@ -82,7 +95,7 @@ def serve(repositories: dict[str, Path]) -> Iterator[Hub]:
     """A Hub with these repositories (`owner/name` to folder), each with one commit on `main`."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
     server.hub = hub = Hub(repositories, f"http://127.0.0.1:{server.server_port}")  # type: ignore[attr-defined]
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
     thread.start()
     try:
         yield hub
@@ -94,6 +107,7 @@ def serve(repositories: dict[str, Path]) -> Iterator[Hub]:
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # head and body are two writes, and the second would wait 40 ms
 
     def do_HEAD(self) -> None:
         self._answer()
@@ -102,6 +116,9 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer()
 
     def do_POST(self) -> None:
+        self._answer()
+
+    def do_PUT(self) -> None:
         self._answer()
 
     def log_message(self, format: str, *args: Any) -> None:
@@ -115,11 +132,16 @@ class _Handler(BaseHTTPRequestHandler):
         path = unquote(urlsplit(self.path).path)
         self.hub.requests.append(f"{self.command} {path}")
         self.hub.authorizations.append(self.headers["Authorization"])
+        # Whatever the answer is: what is left of a request would be read as the next one.
+        self.body = self.rfile.read(int(self.headers["Content-Length"] or 0))
+        self.hub.received += [path.encode(), self.body]
         parts = path.strip("/").split("/")
         if self.hub.token and self.headers["Authorization"] not in (None, f"Bearer {self.hub.token}"):
             self._refuse(401, "", "Invalid credentials in Authorization header")
         elif self.hub.is_a_portal:
             self._send(200, b"<html>Log in to this network</html>")
+        elif step := _step(self.command, parts):
+            self._upload(step, parts)
         elif parts[0] == "api" and parts[1:2] in (["models"], ["datasets"]):
             self._api("/".join(parts[2:4]), *parts[4:6])
         elif parts[0] == "datasets" and len(parts) == 6 and parts[3] == "resolve":
@@ -133,7 +155,7 @@ class _Handler(BaseHTTPRequestHandler):
         folder = self.hub.folder(repository, revision)
         if repository == "org/down":
             self._refuse(503, "")
-        elif repository not in self.hub.repositories:
+        elif repository not in self.hub.repositories or not self._may_see(repository):
             self._refuse(401, "RepoNotFound")
         elif folder is None:
             self._refuse(404, "RevisionNotFound")
@@ -144,12 +166,94 @@ class _Handler(BaseHTTPRequestHandler):
             self._json([self._listed(file) for file in sorted(folder.iterdir())])
         else:
             commit = self.hub.main if revision == "main" else revision
-            self._json({"id": repository, "modelId": repository, "sha": commit, "siblings": [], "tags": []})
+            siblings = [{"rfilename": file.name} for file in sorted(folder.iterdir())]
+            self._json({"id": repository, "modelId": repository, "sha": commit, "siblings": siblings, "tags": [],
+                        "private": repository in self.hub.private})  # fmt: skip
 
     def _form(self) -> list[str]:
         """The paths that were asked for: `datasets` posts a form, `huggingface_hub` JSON."""
-        body = self.rfile.read(int(self.headers["Content-Length"] or 0)).decode()
+        body = self.body.decode()
         return json.loads(body)["paths"] if body.startswith("{") else parse_qs(body).get("paths", [])
+
+    def _may_see(self, repository: str) -> bool:
+        return repository not in self.hub.private or self.headers["Authorization"] is not None
+
+    def _upload(self, step: str, parts: list[str]) -> None:
+        """One step of the way up, or its fault."""
+        fault = self.hub.refuses.get(step)
+        if fault == 0:
+            self.close_connection = True  # without an answer
+        elif isinstance(fault, int):
+            self._refuse(fault, "", "no " + (self.headers["Authorization"] or ""))  # a Hub that quotes what it got
+        elif self.headers["Authorization"] is None and step != "put":
+            self._refuse(401, "", "Invalid username or password.")
+        elif step == "validate":
+            head = yaml.safe_load(json.loads(self.body)["content"].split("---\n")[1])
+            self._json({"errors": [] if isinstance(head, dict) else [{"message": "no head"}], "warnings": []})
+        elif step == "create":
+            self._create(json.loads(self.body))
+        elif step == "batch":
+            self._batch("/".join(parts[:2]).removesuffix(".git"))
+        elif step == "put":
+            fits = hashlib.sha256(self.body).hexdigest() == parts[1]
+            self.hub.blobs |= {parts[1]: self.body} if fits else {}
+            self._send(200 if fits else 400, b"")
+        else:
+            repository = "/".join(parts[2:4])
+            if repository not in self.hub.repositories:
+                self._refuse(404, "RepoNotFound")
+            elif step == "preupload":
+                self._preupload(self.hub.repositories[repository])
+            else:
+                self._commit(repository)
+
+    def _create(self, asked: dict[str, Any]) -> None:
+        repository = f"{asked['organization']}/{asked['name']}"
+        if repository in self.hub.repositories:
+            self._refuse(409, "", "You already created this model repo")
+            return
+        assert self.hub.home is not None
+        self.hub.repositories[repository] = self.hub.home / repository
+        (self.hub.home / repository).mkdir(parents=True)
+        if asked["visibility"] == "private" and not self.hub.makes_public:
+            self.hub.private.add(repository)
+        self._json({"url": f"{self.hub.endpoint}/{repository}"})
+
+    def _preupload(self, folder: Path) -> None:
+        files = []
+        for asked in json.loads(self.body)["files"]:
+            is_lfs, there = asked["path"].endswith(".safetensors"), folder / asked["path"]
+            oid = digest(there, "sha256" if is_lfs else "sha1") if there.is_file() else None
+            mode = "lfs" if is_lfs else "regular"
+            files.append({"path": asked["path"], "uploadMode": mode, "shouldIgnore": False, "oid": oid})
+        self._json({"files": files})
+
+    def _batch(self, repository: str) -> None:
+        objects = json.loads(self.body)["objects"]
+        for one in objects:
+            if one["oid"] not in self.hub.blobs:
+                one["actions"] = {"upload": {"href": f"{self.hub.endpoint}/lfs/{one['oid']}"}}
+        self._json({"transfer": "basic", "objects": objects})
+
+    def _commit(self, repository: str) -> None:
+        """All files of a commit, or none."""
+        lines = [json.loads(line) for line in self.body.splitlines()]
+        files = {}
+        for line in lines:
+            value = line["value"]
+            if line["key"] == "file":
+                files[value["path"]] = base64.b64decode(value["content"])
+            elif line["key"] == "lfsFile":
+                files[value["path"]] = self.hub.blobs[value["oid"]]
+        for name, content in files.items():
+            (self.hub.repositories[repository] / name).write_bytes(content)
+        self.hub.main = hashlib.sha1(self.body, usedforsecurity=False).hexdigest()
+        self.hub.commits[self.hub.main] = self.hub.repositories[repository]
+        if self.hub.refuses.get("commit") == "late":
+            self.close_connection = True
+        else:
+            url = f"{self.hub.endpoint}/{repository}/commit/{self.hub.main}"
+            self._json({"commitUrl": url, "commitOid": self.hub.main})
 
     def _listed(self, file: Path) -> dict[str, Any]:
         size = self.hub.listed_bytes.get(file.name, file.stat().st_size)
@@ -213,6 +317,22 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header(name, value)
         self.send_header("Content-Length", str(length))
         self.end_headers()
+
+
+def _step(method: str, parts: list[str]) -> str:
+    """Which step of an upload a request is; "" for none."""
+    match method, parts:
+        case "POST", ["api", "repos", "create"]:
+            return "create"
+        case "POST", ["api", "validate-yaml"]:
+            return "validate"
+        case "POST", ["api", "models", _, _, ("preupload" | "commit") as step, "main"]:
+            return step
+        case "POST", [_, _, "info", "lfs", "objects", "batch"]:
+            return "batch"
+        case "PUT", ["lfs", _]:
+            return "put"
+    return ""
 
 
 def digest(file: Path, kind: str) -> str:

@@ -18,6 +18,8 @@ OURS = {"jobs", "remote", "launcher", "tests", "examples", "benchmarks"}
 HEAVY = {"torch", "transformers", "peft", "sklearn", "matplotlib", "scipy"}
 # The only modules of `jobs` that the command line may import at once; the others would bring torch along.
 LIGHT_JOBS = {
+    "adapter",
+    "checks",
     "spec",
     "run_directory",
     "events",
