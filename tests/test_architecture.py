@@ -28,7 +28,6 @@ LIGHT_JOBS = {
     "errors",
     "base_model",
     "atomic",
-    "checks",
     "provenance",
     "submission",
     "data",
