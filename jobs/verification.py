@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jobs import adapter, manifest, reproduction, static_checks
 from jobs.checks import HERE, ON_HOST, STATIC, Check, Level, Verdict, all_passed
 from jobs.errors import AdapterRejected, BrokenRun
 from jobs.reproduction import Where
 from jobs.run_directory import RunDirectory
+
+if TYPE_CHECKING:
+    from jobs.held_out import HeldOut
 
 
 def verify(
@@ -24,13 +27,14 @@ def verify(
     where: Where,
     static_only: bool = False,
     this_process_is_fresh: bool = False,
+    held_out: HeldOut | None = None,
     python: str = sys.executable,
 ) -> Verdict:
     """The verdict on a run's adapter, on its host or at home.
 
     With a base the stored probes are reproduced in a fresh process: a new one of `python`, unless the caller says that
-    this one has nothing of the training's memory (it then saves ten seconds of imports).  At home without one, the
-    host's own verdict stands for it, and the level says so.
+    this one has nothing of the training's memory (it then saves ten seconds of imports, and can compare the scores of
+    `held_out`, too).  At home without one, the host's own verdict stands for it, and the level says so.
     """
     checks = [_transport(run, where)]
     checks += _static(run.adapter, base_folder, initial=_initial(run), ours=True)
@@ -39,7 +43,7 @@ def verify(
     if base_folder is not None:
         folders = (run.adapter, run.probes, base_folder)
         if this_process_is_fresh:
-            reproduced = reproduction.reproduce(*folders, where=where)
+            reproduced = reproduction.reproduce(*folders, where=where, held_out=held_out)
         else:
             reproduced = reproduction.in_fresh_process(*folders, where=where, python=python)
         level: Level = (ON_HOST if where == "host" else HERE) if all_passed(reproduced) else STATIC

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import tiny_adapter
 import torch
+from peft.tuners.lora.layer import Linear
 from safetensors.torch import load_file, save_file
 from tiny_adapter import ID2LABEL, MAX_LENGTH, TinyRun
 
@@ -64,8 +65,32 @@ def test_a_healthy_adapter_reproduces(tmp_path: Path, training: dict[str, Any]) 
     run = tiny_adapter.make_run(tmp_path, base, **training)
     checks = reproduce(run, "host")
     assert not_passed(checks) == {}
-    assert checks.keys() == explanations.REPRODUCTION.keys()
+    asked_with_rows = {"validation", "degenerate_validation"}
+    assert checks.keys() == explanations.REPRODUCTION.keys() - asked_with_rows
     assert "as_trained" not in reproduce(run, "home")
+
+
+def test_one_class_for_every_probe_is_a_warning(tiny_run: TinyRun, tmp_path: Path) -> None:
+    stored, logits = probes.load(tiny_run.probes)
+    alike = [text for text, answer in zip(stored.texts, logits[probes.PORTABLE], strict=True) if answer[1] > answer[0]]
+    model = adapter.load(tiny_run.base, tiny_run.adapter, dtype=torch.float32, id2label=ID2LABEL)
+    run = TinyRun(tiny_run.base, tiny_adapter.save_run(model, tiny_run.base, tmp_path / "a", texts=alike), {})
+    checks = reproduce(run)
+    assert not_passed(checks) == {"degenerate": "warn"} and not checks["degenerate"].required
+    assert checks["degenerate"].detail == f"100% of {len(alike)} probes get 'good'"
+
+
+def test_a_merge_that_goes_wrong_fails(tiny_run: TinyRun, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As with a PEFT that adds the update without its scale."""
+    right = Linear.get_delta_weight
+    monkeypatch.setattr(Linear, "get_delta_weight", lambda self, name: right(self, name) / self.scaling[name])
+    assert not_passed(reproduce(tiny_run)) == {"merged": "fail"}
+
+
+def test_merging_is_exact_but_for_rounding_and_the_model_is_right_before(tiny_run: TinyRun) -> None:
+    checks = reproduce(tiny_run)
+    assert all((checks[name].tolerances or 0) < 1e-3 for name in ("portable", "same_base", "batch_of_one", "merged"))
+    assert all((checks[name].tolerances or 0) > 10 for name in ("emptied_control", "head_control"))
 
 
 def test_an_emptied_adapter_fails(copy: TinyRun) -> None:
@@ -146,6 +171,13 @@ def test_a_missing_head_is_refused_not_made_up(copy: TinyRun) -> None:
         {"matmul_precision": "none"},
         {"texts": [1]},
         {"id2label": {"x": "y", "0": "z"}},
+        {"id2label": ["bad", "good"]},
+        {"id2label": {"0": "bad", "1": 1}},
+        {"id2label": {str(number): "x" for number in range(2**16 + 1)}},
+        {"max_length": float("inf")},
+        {"max_length": "24"},
+        {"texts": "x" * 32},
+        {"texts": ["x"] * 300, "token_ids": [[1]] * 300},
     ],
 )
 def test_damaged_probes_fail(copy: TinyRun, change: dict[str, Any]) -> None:
