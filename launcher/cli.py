@@ -21,6 +21,7 @@ from launcher.commands import (
     exec,
     host,
     logs,
+    merge,
     prepare,
     ps,
     pull,
@@ -69,8 +70,8 @@ def _first_line() -> str:
 
 
 for _module in (
-    demo, host, check, prepare, train, ps, logs, wait, stop, pull, verify, evaluate, sync, exec, shell, tunnel, env,
-    clean, doctor,
+    demo, host, check, prepare, train, ps, logs, wait, stop, pull, verify, evaluate, merge, sync, exec, shell, tunnel,
+    env, clean, doctor,
 ):  # fmt: skip
     launch.add_command(_module.command)
 

@@ -33,6 +33,7 @@ LIGHT_JOBS = {
     "hash_split",
     "label",
     "parquet",
+    "safetensors_file",
     "table",
     "verification",
 }
