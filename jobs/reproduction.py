@@ -172,11 +172,11 @@ def _validation(
 
     budget = inference.budget(held_out.tokens_per_batch, model.device)
     otherwise = inference.logits(model, stored.token_ids, tokens_per_batch=budget)
-    off = min(tolerance, max(2 * float(np.abs(otherwise - wanted).max()), ROUNDING * float(np.abs(wanted).max())))
+    off = max(2 * float(np.abs(otherwise - wanted).max()), ROUNDING * float(np.abs(wanted).max()))
     tokenizer = adapter.load_tokenizer(adapter_folder)
     token_ids = models.encode(tokenizer, held_out.texts, stored.max_length, stored.prompt_template)
     logits = inference.logits(model, token_ids, tokens_per_batch=budget)  # (N, C)
-    return [_scores(logits, held_out, off, tolerance), _degenerate_validation(logits, held_out, stored)]
+    return [_scores(logits, held_out, off, max(off, tolerance)), _degenerate_validation(logits, held_out, stored)]
 
 
 def _scores(logits: Logits, held_out: HeldOut, off: float, tolerance: float) -> Check:

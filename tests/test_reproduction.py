@@ -17,6 +17,7 @@ from peft.tuners.lora.layer import Linear
 from safetensors.torch import load_file, save_file
 from tiny_adapter import ID2LABEL, MAX_LENGTH, TinyRun
 
+from benchmarks import reproduction as figures
 from jobs import adapter, explanations, manifest, probes, reproduction, safetensors_file, verification
 from jobs import model as models
 from jobs.checks import HERE, ON_HOST, STATIC, Check, Verdict
@@ -68,6 +69,17 @@ def test_a_healthy_adapter_reproduces(tmp_path: Path, training: dict[str, Any]) 
     asked_with_rows = {"validation", "degenerate_validation"}
     assert checks.keys() == explanations.REPRODUCTION.keys() - asked_with_rows
     assert "as_trained" not in reproduce(run, "home")
+
+
+@pytest.mark.slow
+def test_trained_in_bf16_and_verified_at_home_in_float32(tmp_path: Path) -> None:
+    made = figures.bases(tmp_path)
+    found = [figures.misses(case, made[case.kind], tmp_path / str(n)) for n, case in enumerate(figures.cases())]
+    assert len(found) == 20 and not [one.failed for one in found if one.failed]
+    assert max(one.healthy for one in found) < 0.01
+    assert min(one.emptied for one in found) > 10 and min(one.new_head for one in found) > 10
+    # In training's own precision the same adapters would be refused.
+    assert max(one.in_bf16 for one in found) > 1
 
 
 def test_one_class_for_every_probe_is_a_warning(tiny_run: TinyRun, tmp_path: Path) -> None:
