@@ -47,15 +47,18 @@ def merge(run: RunDirectory, base_folder: Path, folder: Path, dtype: str) -> Mer
 
     stored, logits = probes.load(run.probes)
     tolerance = reproduction.TOLERANCE * reproduction.distance(logits)
+    model = _in_float32(run.adapter, base_folder, stored)
+    parameters = int(model.num_parameters())
     try:
-        parameters = _write(run.adapter, base_folder, folder, stored, dtype)
+        _save(model, run.adapter, folder, stored, dtype)
         for path in [*folder.iterdir(), folder]:
             atomic.flush(path)
     except (OSError, SafetensorError) as error:
         raise JobError(
             f"{folder}: can't be written: {error}", hint="room on the disk, or another folder: --to"
         ) from error
-    memory.give_back()  # the model in float32
+    del model
+    memory.give_back()
     _require_same_tokens(folder, stored)
     miss = float(np.abs(probes.plain_logits(_plain(folder), stored) - logits[probes.PORTABLE]).max())
     if not miss <= tolerance:  # NaN is no answer
@@ -69,37 +72,42 @@ def merge(run: RunDirectory, base_folder: Path, folder: Path, dtype: str) -> Mer
     )  # fmt: skip
 
 
-def _write(adapter_folder: Path, base_folder: Path, folder: Path, stored: Probes, dtype: str) -> int:
-    """Weights, configuration, tokenizer and classifier.json; how many weights there are."""
+def _in_float32(adapter_folder: Path, base_folder: Path, stored: Probes) -> PreTrainedModel:
+    """The base with the adapter in its weights, and the trained head."""
     import torch
 
     labels = {int(number): name for number, name in stored.id2label.items()}
+    loaded = adapter.load(base_folder, adapter_folder, dtype=torch.float32, id2label=labels)
+    tuner: Any = loaded.base_model
+    with adapter.quiet_libraries(), adapter.peft_problems_as_errors(adapter_folder):
+        model: PreTrainedModel = tuner.merge_and_unload(safe_merge=True)
+    if hasattr(model.config, "auto_map"):
+        del model.config.auto_map  # names code that is not run here, and that the folder does not have
+    return model
+
+
+def _save(model: PreTrainedModel, adapter_folder: Path, folder: Path, stored: Probes, dtype: str) -> None:
+    """Weights, configuration, tokenizer, and in classifier.json what no file of transformers' has a place for."""
+    import torch
+
     about = adapter.read_json(adapter_folder / adapter.CLASSIFIER)
     if about.get("id2label") != stored.id2label or about.get("max_length") != stored.max_length:
         raise AdapterRejected(f"{adapter_folder / adapter.CLASSIFIER}: not what the probes were made with")
     tokenizer = adapter.load_tokenizer(adapter_folder)
-    loaded = adapter.load(base_folder, adapter_folder, dtype=torch.float32, id2label=labels)
-    with adapter.quiet_libraries(), adapter.peft_problems_as_errors(adapter_folder):
-        tuner: Any = loaded.base_model
-        model: PreTrainedModel = tuner.merge_and_unload(safe_merge=True)
-    if hasattr(model.config, "auto_map"):
-        del model.config.auto_map  # names code that is not run here, and that the folder does not have
+    tokenizer.model_max_length = stored.max_length  # `truncation=True` then cuts where training did
     with adapter.quiet_libraries():
         model.to(getattr(torch, dtype)).save_pretrained(str(folder))
-        tokenizer.model_max_length = stored.max_length  # `truncation=True` then cuts where training did
         tokenizer.save_pretrained(str(folder))
-    # What no file of transformers' has a place for; the name of the base is for people.
     told = {
         "id2label": stored.id2label,
         "max_length": stored.max_length,
         "padding_side": stored.padding_side,
         "pad_token_id": stored.pad_token_id,
         "prompt_template": stored.prompt_template,
-        "empty_text_logits": adapter.empty_text_logits(adapter_folder, len(labels)) or [],
+        "empty_text_logits": adapter.empty_text_logits(adapter_folder, len(stored.id2label)) or [],
     }
-    identity = {key: str(about.get(key, ""))[:200] for key in ("base_model_name_or_path", "revision")}
-    atomic.write_json(folder / adapter.CLASSIFIER, told | identity)
-    return int(model.num_parameters())
+    base = {key: str(about.get(key, ""))[:200] for key in ("base_model_name_or_path", "revision")}
+    atomic.write_json(folder / adapter.CLASSIFIER, told | base)
 
 
 def _plain(folder: Path) -> PreTrainedModel:

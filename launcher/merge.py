@@ -6,6 +6,7 @@ What is written and how it is proven there stands in `jobs.merging`, which a pro
 from __future__ import annotations
 
 import contextlib
+import glob
 import secrets
 import shutil
 from collections.abc import Iterator
@@ -111,7 +112,7 @@ def _hidden(target: Path, observer: Observer) -> Iterator[Path]:
     Who was killed leaves it there, to the next merge to the same target: its owner is known to be dead by a lock that
     the system forgets with a process.
     """
-    for left in target.parent.glob(f".{target.name}.*.merging"):
+    for left in target.parent.glob(f".{glob.escape(target.name)}.*.merging"):
         if _is_dead(left / "owner"):
             shutil.rmtree(left, ignore_errors=True)
             observer(Note(f"removed what a merge that was killed has left: {left}"))
@@ -133,7 +134,5 @@ def _is_dead(owner: Path) -> bool:
         if free:
             owner.unlink()  # Windows has no such locks, and refuses while it is open
         return free
-    except FileNotFoundError:
-        return False  # just being made
-    except OSError:
+    except OSError:  # just being made, or in use on Windows
         return False

@@ -122,6 +122,29 @@ def test_a_swapped_base_fails(copy: TinyRun, tmp_path: Path) -> None:
     assert {"portable", "same_base"} <= not_passed(reproduce(copy, base=other)).keys()
 
 
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def without_a_layer(path: Path) -> None:
+    save_file({key: value for key, value in load_file(path).items() if ".0.mlp.up" not in key}, path, {"format": "pt"})
+
+
+def of_another_shape(path: Path) -> None:
+    held = load_file(path)
+    save_file({key: v[:8] if ".0.mlp.up" in key else v for key, v in held.items()}, path, {"format": "pt"})
+
+
+@pytest.mark.parametrize("harm", [cut, without_a_layer, of_another_shape])
+def test_a_base_that_is_not_whole_is_refused_not_filled_up(
+    tiny_run: TinyRun, tmp_path: Path, harm: Callable[[Path], None]
+) -> None:
+    base = Path(shutil.copytree(tiny_run.base, tmp_path / "base"))
+    harm(base / "model.safetensors")
+    checks = reproduce(tiny_run, base=base)
+    assert not_passed(checks) == {"loads": "fail"} and str(base) in checks["loads"].detail
+
+
 def test_the_adapter_of_another_run_fails(copy: TinyRun, tmp_path: Path) -> None:
     other = tiny_adapter.make_run(tmp_path / "other", copy.base, seed=7)
     shutil.rmtree(copy.adapter)
