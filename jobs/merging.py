@@ -51,8 +51,10 @@ def merge(run: RunDirectory, base_folder: Path, folder: Path, dtype: str) -> Mer
     parameters = int(model.num_parameters())
     try:
         _save(model, run.adapter, folder, stored, dtype)
-        for path in [*folder.iterdir(), folder]:
+        for path in folder.iterdir():
+            path.chmod(0o644)  # safetensors makes files that only their owner can read
             atomic.flush(path)
+        atomic.flush(folder)
     except (OSError, SafetensorError) as error:
         raise JobError(
             f"{folder}: can't be written: {error}", hint="room on the disk, or another folder: --to"

@@ -164,8 +164,8 @@ def _validation(
 
     The same numbers in other batches differ by rounding, a little in float32 and more in bf16: how much is measured, on
     the probes in training's way of batching against their logits `wanted`, and doubled.  Logits (C,) that are off by e
-    move a row's loss by at most 2 e (1 - p), where p is its label's probability, and turn no answer whose two best
-    classes are further apart than 2 e.
+    move a row's loss by at most log(1 + (1 - p) (exp(2 e) - 1)), where p is its label's probability (the other classes'
+    odds grow by exp(2 e)), and turn no answer whose two best classes are further apart than 2 e.
     """
     from jobs import inference
     from jobs import model as models
@@ -184,7 +184,7 @@ def _scores(logits: Logits, held_out: HeldOut, off: float, tolerance: float) -> 
 
     found, rows = scores(logits, held_out.label_ids), len(logits)
     gap, doubt = abs(found["loss"] - held_out.loss), 1 - _probabilities(logits)[np.arange(rows), held_out.label_ids]
-    allowed = 2 * off * float(doubt.mean())
+    allowed = float(np.log1p(doubt * np.expm1(min(2 * off, 100))).mean())
     flips = round(abs(found["accuracy"] - held_out.accuracy) * rows)
     close = rows - int(_clear(logits, tolerance).sum())
     return _check(

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from jobs import atomic, safetensors_file
+from jobs.spec import TEXT
 from launcher import home_jobs, verdict
 from launcher.errors import LaunchError
 from launcher.home_jobs import HomeRun
@@ -46,10 +47,13 @@ class Merged:
             f"{self.run_id} and its base are one model, {self.parameters:,} weights in {self.dtype} "
             f"({self.size_bytes / 1e6:.1f} MB)",
             f"plain transformers gives the trained logits; off by {self.miss:.2g}, {self.tolerances:.2g} tolerances",
-            f"a text has at most {self.max_length} tokens, and goes into {clean(self.prompt_template)!r}",
+            f"a text has at most {self.max_length} tokens" + self._template_in_words(),
             f'AutoModelForSequenceClassification.from_pretrained("{self.folder}")',
         ]
         return "\n".join(lines)
+
+    def _template_in_words(self) -> str:
+        return "" if self.prompt_template == TEXT else f", inside of {clean(self.prompt_template)!r}"
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self) | {"folder": str(self.folder), "prompt_template": clean(self.prompt_template)}

@@ -108,6 +108,7 @@ def test_the_folder_answers_as_base_and_adapter(trained: Trained, tmp_path: Path
     assert (config["dtype"], config["id2label"], "auto_map" in config) == (dtype, {"0": "bad", "1": "good"}, False)
     assert {tensor.dtype for tensor in load_file(folder / "model.safetensors").values()} == {getattr(torch, dtype)}
     assert {path.suffix for path in folder.iterdir()} == {".json", ".safetensors"}
+    assert {path.stat().st_mode & 0o777 for path in folder.iterdir()} == {0o644}
     assert str(trained.base.parent) not in "".join(path.read_text() for path in folder.glob("*.json"))
     assert AutoTokenizer.from_pretrained(folder).model_max_length == 48
 
