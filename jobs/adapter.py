@@ -136,7 +136,7 @@ def load(
     for name, parameter in model.named_parameters():
         if is_saved(name, saved):
             parameter.data = parameter.data.float()
-    with quiet_libraries(), _peft_problems_as_errors(adapter_folder):
+    with quiet_libraries(), peft_problems_as_errors(adapter_folder):
         loaded = PeftModel.from_pretrained(model, str(adapter_folder), config=config, torch_device="cpu")
     _require_same_tensors(loaded, header)
     for parameter in loaded.parameters():
@@ -371,7 +371,7 @@ def _classifier(model: Any, tokenizer: Any, id2label: Mapping[int, str], max_len
 
 
 @contextlib.contextmanager
-def _peft_problems_as_errors(folder: Path) -> Iterator[None]:
+def peft_problems_as_errors(folder: Path) -> Iterator[None]:
     """Turn PEFT's warnings (missing keys, odd shapes) and its many exceptions into AdapterRejected."""
     try:
         with warnings.catch_warnings():

@@ -23,7 +23,7 @@ class Check:
 
     `detail` is what was found, with its figures; `meaning` what that does to whoever uses the adapter, and
     `todo` the next step, both empty for a pass.  A `required` check that did not pass, for whatever reason,
-    spoils the verdict.
+    spoils the verdict.  `tolerances` is how far a comparison missed, in what was allowed; None where there is none.
     """
 
     id: str
@@ -32,6 +32,7 @@ class Check:
     meaning: str = ""
     todo: str = ""
     required: bool = True
+    tolerances: float | None = None
 
 
 @dataclass(frozen=True)

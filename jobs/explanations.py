@@ -121,4 +121,20 @@ REPRODUCTION = {
         "the same text gets another answer alone than in a batch: padding is wrong",
         "set the pad token",
     ),
+    "merged": (
+        "merged into its base the adapter answers otherwise: what is served merged is not what was trained",
+        "do not merge it; train again without what PEFT can't merge",
+    ),
+    "degenerate": (
+        "every text gets the same class: the adapter may not tell them apart",
+        "look at its metrics on rows of every class",
+    ),
+    "validation": (
+        "these are not the weights that training chose by their scores on validation",
+        "train again",
+    ),
+    "degenerate_validation": (
+        "nearly every row gets the same class, and they are not of one class",
+        "look at the metrics by class; another learning rate, or more training",
+    ),
 }

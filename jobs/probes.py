@@ -24,6 +24,7 @@ from jobs.spec import TEXT
 if TYPE_CHECKING:
     import torch
     from peft import PeftModel
+    from transformers import PreTrainedModel
 
 Logits = npt.NDArray[np.float32]
 
@@ -32,9 +33,10 @@ DESCRIPTION = "probes.json"
 AS_TRAINED, PORTABLE, WITHOUT_LORA = "as_trained", "portable", "without_lora"
 PORTABLE_ATTENTION = "eager"
 """Written out in every model and the same on every device; the fused kernels differ between GPUs."""
-BATCH_SIZE = 16
-MAX_TOKENS = 2**20
-"""Of all probes together; more would only keep the machine at home busy."""
+BATCH_SIZE, BATCH_TOKENS = 16, 2**14
+"""Rows of a forward pass, and padded tokens: attention written out takes memory by the square of a row."""
+MAX_PROBES, MAX_TOKENS, MAX_CLASSES = 256, 2**20, 2**16
+"""Of all probes together; more would only keep the machine at home busy, or fill its memory."""
 # transformers takes the name of a Hub repository here, too, and would fetch and run what lies there.
 ATTENTIONS = ("eager", "sdpa", "flash_attention_2", "flash_attention_3", "flex_attention")
 DTYPES = ("float32", "bfloat16", "float16")
@@ -120,14 +122,21 @@ def load(folder: Path) -> tuple[Probes, dict[str, Logits]]:
 
 def _sane(probes: Probes) -> bool:
     """Whether a description from anywhere holds what `record` writes.  Raises TypeError on odd types."""
+    if not (
+        isinstance(probes.texts, list) and isinstance(probes.token_ids, list) and isinstance(probes.id2label, dict)
+    ):
+        return False
     ids = [token for tokens in probes.token_ids for token in [*tokens, probes.pad_token_id]]
     return (
-        0 < len(probes.token_ids) == len(probes.texts)
+        0 < len(probes.token_ids) == len(probes.texts) <= MAX_PROBES
         and len(ids) <= MAX_TOKENS
-        and all(0 < len(tokens) <= int(probes.max_length) for tokens in probes.token_ids)
+        and type(probes.max_length) is int
+        and all(0 < len(tokens) <= probes.max_length for tokens in probes.token_ids)
         and all(type(token) is int and 0 <= token < 2**31 for token in ids)
         and all(isinstance(text, str) for text in probes.texts)
-        and [int(number) for number in probes.id2label] == list(range(len(probes.id2label)))
+        and 0 < len(probes.id2label) <= MAX_CLASSES
+        and list(probes.id2label) == [str(number) for number in range(len(probes.id2label))]
+        and all(isinstance(name, str) for name in probes.id2label.values())
         and probes.padding_side in ("left", "right")
         and probes.attention in ATTENTIONS
         and probes.dtype in DTYPES
@@ -167,6 +176,17 @@ def forward(model: PeftModel, probes: Probes, *, batch_size: int = BATCH_SIZE, r
     finally:
         model.train(was_training)
     return Outputs(torch.cat(logits).numpy(), torch.cat(pooled).numpy())
+
+
+def plain_logits(model: PreTrainedModel, probes: Probes) -> Logits:
+    """Logits of the probes as plain transformers gives them: in the model's own dtype, whatever that rounds."""
+    import torch
+
+    with torch.no_grad():
+        batches = [_padded(batch, probes, model.device) for batch in _batches(probes.token_ids, None, BATCH_SIZE)]
+        answers = [model(input_ids=ids, attention_mask=mask).logits.float().cpu() for ids, mask in batches]
+    logits: Logits = torch.cat(answers).numpy()
+    return logits
 
 
 @contextlib.contextmanager
@@ -262,9 +282,16 @@ def _on_device_or_cpu(model: PeftModel, device: torch.device) -> Iterator[PeftMo
 
 
 def _batches(token_ids: list[list[int]], rows: range | None, size: int) -> Iterator[list[list[int]]]:
-    chosen = token_ids if rows is None else [token_ids[row] for row in rows]
-    for start in range(0, len(chosen), size):
-        yield chosen[start : start + size]
+    """In their order, `size` rows each, fewer where they are long."""
+    batch: list[list[int]] = []
+    for row in token_ids if rows is None else [token_ids[row] for row in rows]:
+        longest = max(map(len, [*batch, row]))
+        if batch and (len(batch) == size or longest * (len(batch) + 1) > BATCH_TOKENS):
+            yield batch
+            batch = []
+        batch.append(row)
+    if batch:
+        yield batch
 
 
 def _padded(batch: list[list[int]], probes: Probes, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:

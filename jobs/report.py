@@ -412,9 +412,9 @@ def _checks(verification: dict[str, Any]) -> list[Check]:
     found = []
     for one in listed[:500] if isinstance(listed, list) else []:
         if isinstance(one, dict):
-            words = {key: str(one.get(key) or "") for key in ("id", "detail", "meaning", "todo")}
+            name, detail, meaning, todo = (str(one.get(key) or "") for key in ("id", "detail", "meaning", "todo"))
             status: Status = next((known for known in _STATUSES if known == one.get("status")), "not_checked")
-            found.append(Check(**words, status=status, required=one.get("required") is not False))
+            found.append(Check(name, status, detail, meaning, todo, one.get("required") is not False))
     return found
 
 

@@ -4,12 +4,16 @@ The yardstick is the adapter itself.  Distance: the median over the probes of th
 between the stored portable logits and those of the base without LoRA (median, so that one odd text does not
 widen it). Tolerance: 5 % of it.  Two controls, really computed, show that the test can fail: LoRA emptied,
 and the head drawn anew, have to miss by ten tolerances.
+
+On the host the validation split is answered once more, too: logits that were made to fit can be stored with any
+adapter, the scores by which training chose its weights can't.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import subprocess
 import sys
@@ -19,15 +23,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 
 from jobs import adapter, atomic, explanations, own_copy, probes
-from jobs.checks import Check
+from jobs.checks import Check, Status
 from jobs.errors import AdapterRejected
 from jobs.probes import Logits, Outputs, Probes
 
 if TYPE_CHECKING:
     import torch
     from peft import PeftModel
+
+    from jobs.held_out import HeldOut
 
 Where = Literal["host", "home"]
 
@@ -39,8 +46,12 @@ LEAST_DISTANCE = 2e-4
 """Of the largest logit: below it 5 % drown in float32's rounding, and nobody sees a difference."""
 NEW_HEAD_SEED = 2_961_305_417
 """One that no run is likely to have: with the run's own, a random start would draw this very head first."""
-SINGLES = 4
-"""Probes that are also run alone; padding goes wrong for all texts or none."""
+SINGLES, MERGED = 4, 16
+"""Probes that are also run alone, and with LoRA merged; padding and merging go wrong for all texts or none."""
+ROUNDING = 1e-4
+"""Of the largest logit: what float32 may lose between two ways to cut rows into batches.  bf16 is measured."""
+ONE_CLASS = 0.95
+"""Share of the answers from which on a model is said to give one class only."""
 
 
 def in_fresh_process(
@@ -72,8 +83,13 @@ def in_fresh_process(
     return [_crashed(done.returncode, done.stderr.decode("utf-8", "replace"))]
 
 
-def reproduce(adapter_folder: Path, probes_folder: Path, base_folder: Path, *, where: Where) -> list[Check]:
-    """The checks of the adapter on disk against its probes.  Never raises for what is in the folders."""
+def reproduce(
+    adapter_folder: Path, probes_folder: Path, base_folder: Path, *, where: Where, held_out: HeldOut | None = None
+) -> list[Check]:
+    """The checks of the adapter on disk against its probes, on the host also against `held_out`.
+
+    Never raises for what is in the folders.
+    """
     try:
         stored, logits = probes.load(probes_folder)
     except AdapterRejected as error:
@@ -83,7 +99,8 @@ def reproduce(adapter_folder: Path, probes_folder: Path, base_folder: Path, *, w
     try:
         found += _portable(adapter_folder, base_folder, stored, logits)
         if where == "host":
-            found.append(_as_trained(adapter_folder, base_folder, stored, logits))
+            same_tokens = found[1].status == "pass"  # else the rows would be others than training's
+            found += _as_trained(adapter_folder, base_folder, stored, logits, held_out if same_tokens else None)
     except AdapterRejected as error:
         found.append(_check("loads", "fail", error.message))
     return found
@@ -105,6 +122,7 @@ def _portable(adapter_folder: Path, base_folder: Path, stored: Probes, logits: d
         new_head = _with_new_head(model, on)
         alone = probes.forward(model, stored, batch_size=1, rows=range(min(SINGLES, len(stored.texts))))
         off = _emptied(model, stored)
+        merged = _merged(model, adapter_folder, stored, on, tolerance)  # last: unmerging does not give the same bits
     return [
         _check("loads", "pass", "every tensor of the file is in the model, and none is missing"),
         _distance(logits),
@@ -113,34 +131,87 @@ def _portable(adapter_folder: Path, base_folder: Path, stored: Probes, logits: d
         _argmax(on.logits, wanted, tolerance),
         _adapter_matters(on, off),
         _within("batch_of_one", alone.logits, on.logits[: len(alone.logits)], tolerance),
+        merged,
+        _degenerate(on.logits, stored),
         _control("emptied_control", off.logits, wanted, tolerance),
         _control("head_control", new_head, wanted, tolerance),
     ]
 
 
-def _as_trained(adapter_folder: Path, base_folder: Path, stored: Probes, logits: dict[str, Logits]) -> Check:
+def _as_trained(
+    adapter_folder: Path, base_folder: Path, stored: Probes, logits: dict[str, Logits], held_out: HeldOut | None
+) -> list[Check]:
     import torch
 
     dtype = getattr(torch, stored.dtype)  # one of probes.DTYPES
     model = _load(adapter_folder, base_folder, stored, dtype=dtype, attention=stored.attention)
+    wanted, tolerance = logits[probes.AS_TRAINED], TOLERANCE * distance(logits)
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision(stored.matmul_precision)
     try:
-        answers = probes.forward(model, stored).logits
+        found = [_within("as_trained", probes.forward(model, stored).logits, wanted, tolerance)]
+        if held_out is not None:
+            found += _validation(model, adapter_folder, stored, wanted, tolerance, held_out)
     finally:
         torch.set_float32_matmul_precision(before)
-    return _within("as_trained", answers, logits[probes.AS_TRAINED], TOLERANCE * distance(logits))
+    return found
+
+
+def _validation(
+    model: PeftModel, adapter_folder: Path, stored: Probes, wanted: Logits, tolerance: float, held_out: HeldOut
+) -> list[Check]:
+    """The scores that training recorded for its best weights, from the model as it was trained, in its precision.
+
+    The same numbers in other batches differ by rounding, a little in float32 and more in bf16: how much is measured, on
+    the probes in training's way of batching against their logits `wanted`, and doubled.  Logits (C,) that are off by e
+    move a row's loss by at most log(1 + (1 - p) (exp(2 e) - 1)), where p is its label's probability (the other classes'
+    odds grow by exp(2 e)), and turn no answer whose two best classes are further apart than 2 e.
+    """
+    from jobs import inference
+    from jobs import model as models
+
+    budget = inference.budget(held_out.tokens_per_batch, model.device)
+    otherwise = inference.logits(model, stored.token_ids, tokens_per_batch=budget)
+    off = max(2 * float(np.abs(otherwise - wanted).max()), ROUNDING * float(np.abs(wanted).max()))
+    tokenizer = adapter.load_tokenizer(adapter_folder)
+    token_ids = models.encode(tokenizer, held_out.texts, stored.max_length, stored.prompt_template)
+    logits = inference.logits(model, token_ids, tokens_per_batch=budget)  # (N, C)
+    return [_scores(logits, held_out, off, max(off, tolerance)), _degenerate_validation(logits, held_out, stored)]
+
+
+def _scores(logits: Logits, held_out: HeldOut, off: float, tolerance: float) -> Check:
+    from jobs.validation import scores
+
+    found, rows = scores(logits, held_out.label_ids), len(logits)
+    gap, doubt = abs(found["loss"] - held_out.loss), 1 - _probabilities(logits)[np.arange(rows), held_out.label_ids]
+    allowed = float(np.log1p(doubt * np.expm1(min(2 * off, 100))).mean())
+    flips = round(abs(found["accuracy"] - held_out.accuracy) * rows)
+    close = rows - int(_clear(logits, tolerance).sum())
+    return _check(
+        "validation",
+        "pass" if gap <= allowed and flips <= close else "fail",
+        f"loss {found['loss']:.5g} on {rows} rows, {gap:.2g} from the recorded one, allowed {allowed:.2g}; "
+        f"{flips} more or fewer right answers, {close} are too close to call",
+        gap / allowed if allowed > 0 else math.inf,
+    )
+
+
+def _probabilities(logits: Logits) -> npt.NDArray[np.float64]:
+    exponents = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))  # (N, C)
+    shares: npt.NDArray[np.float64] = exponents / exponents.sum(axis=1, keepdims=True)
+    return shares
 
 
 def _load(adapter_folder: Path, base_folder: Path, stored: Probes, *, dtype: torch.dtype, attention: str) -> PeftModel:
     import torch
+    from safetensors import SafetensorError
 
     from jobs import model as models
 
     labels = {int(k): v for k, v in stored.id2label.items()}
     try:
         model = adapter.load(base_folder, adapter_folder, dtype=dtype, id2label=labels, attention=attention)
-    except (OSError, ValueError, ImportError) as error:
+    except (OSError, ValueError, RuntimeError, ImportError, SafetensorError) as error:
         reason = " ".join(str(error).split())[:300]
         raise AdapterRejected(f"{base_folder}: can't be loaded: {reason}") from error
     longest = models.longest_row(model)
@@ -168,14 +239,29 @@ def _tokenizer(adapter_folder: Path, stored: Probes) -> Check:
 
 
 def _emptied(model: PeftModel, stored: Probes) -> Outputs:
-    """The forward pass with every lora_B zero: control, and what the base alone gives.  Leaves it so."""
+    """The forward pass with every lora_B zero: control, and what the base alone gives."""
     import torch
 
+    trained = {name: parameter.clone() for name, parameter in model.named_parameters() if ".lora_B." in name}
     with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if ".lora_B." in name:
-                parameter.zero_()
-    return probes.forward(model, stored)
+        for name in trained:
+            model.get_parameter(name).zero_()
+        answers = probes.forward(model, stored)
+        for name, values in trained.items():
+            model.get_parameter(name).copy_(values)
+    return answers
+
+
+def _merged(model: PeftModel, adapter_folder: Path, stored: Probes, on: Outputs, tolerance: float) -> Check:
+    """Some probes with LoRA added into the base's weights, by PEFT's own arithmetic.  Leaves it so."""
+    tuner: Any = model.base_model
+    try:
+        with adapter.quiet_libraries(), adapter.peft_problems_as_errors(adapter_folder):
+            tuner.merge_adapter(safe_merge=True)
+    except AdapterRejected as error:
+        return _check("merged", "fail", error.message)
+    answers = probes.forward(model, stored, rows=range(min(MERGED, len(stored.texts)))).logits
+    return _within("merged", answers, on.logits[: len(answers)], tolerance)
 
 
 def _with_new_head(model: PeftModel, on: Outputs) -> Logits:
@@ -191,7 +277,7 @@ def _with_new_head(model: PeftModel, on: Outputs) -> Logits:
 
 def _distance(logits: dict[str, Logits]) -> Check:
     found, scale = distance(logits), float(np.abs(logits[probes.PORTABLE]).max())
-    status = "pass" if found >= LEAST_DISTANCE * scale and found > 0 else "fail"
+    status: Status = "pass" if found >= LEAST_DISTANCE * scale and found > 0 else "fail"
     return _check(
         "distance",
         status,
@@ -202,37 +288,75 @@ def _distance(logits: dict[str, Logits]) -> Check:
 def _within(name: str, answers: Logits, wanted: Logits, tolerance: float) -> Check:
     miss = float(np.abs(answers - wanted).max())
     # "not greater" would let a NaN pass
-    status = "pass" if miss <= tolerance and tolerance > 0 else "fail"
-    return _check(name, status, f"largest difference {miss:.3g}, allowed {tolerance:.3g}")
+    status: Status = "pass" if miss <= tolerance and tolerance > 0 else "fail"
+    share = miss / tolerance if tolerance > 0 else math.inf
+    detail = f"largest difference {miss:.3g}, {share:.2g} of the allowed {tolerance:.3g}"
+    return _check(name, status, detail, share)
 
 
 def _control(name: str, answers: Logits, wanted: Logits, tolerance: float) -> Check:
     miss = float(np.abs(answers - wanted).max())
-    status = "pass" if tolerance > 0 and miss >= CONTROL_MISS * tolerance else "fail"
-    times = f"{miss / tolerance:.1f}" if tolerance > 0 else "no number of"
-    return _check(name, status, f"misses by {times} tolerances, {CONTROL_MISS:g} are needed")
+    share = miss / tolerance if tolerance > 0 else math.nan
+    status: Status = "pass" if share >= CONTROL_MISS else "fail"
+    times = f"{share:.1f}" if tolerance > 0 else "no number of"
+    return _check(name, status, f"misses by {times} tolerances, {CONTROL_MISS:g} are needed", share)
 
 
 def _argmax(answers: Logits, wanted: Logits, tolerance: float) -> Check:
-    """Agreement, counted where the two best classes are further apart than twice the tolerance."""
-    best = np.sort(wanted, axis=1)
-    clear = best[:, -1] - best[:, -2] > 2 * tolerance if wanted.shape[1] > 1 else np.ones(len(wanted), dtype=bool)
+    """Agreement, counted where it is clear."""
+    clear = _clear(wanted, tolerance)
     flips = int((answers.argmax(axis=1) != wanted.argmax(axis=1))[clear].sum())
     count = int(clear.sum())
     detail = f"{flips} of {count} clear answers differ ({len(wanted) - count} are too close to call)"
     return _check("argmax", "fail" if flips else "pass", detail)
 
 
+def _clear(logits: Logits, tolerance: float) -> npt.NDArray[np.bool_]:
+    """(N,) whether the two best classes are further apart than twice the tolerance."""
+    if logits.shape[1] == 1:
+        return np.ones(len(logits), dtype=bool)
+    best = np.sort(logits, axis=1)
+    clear: npt.NDArray[np.bool_] = best[:, -1] - best[:, -2] > 2 * tolerance
+    return clear
+
+
+def _degenerate(logits: Logits, stored: Probes) -> Check:
+    share, most = _most_frequent(logits.argmax(axis=1), logits.shape[1])
+    status: Status = "warn" if share == 1 and logits.shape[1] > 1 else "pass"
+    return _check(
+        "degenerate", status, f"{share:.0%} of {len(logits)} probes get {_named(most, stored)}", required=False
+    )
+
+
+def _degenerate_validation(logits: Logits, held_out: HeldOut, stored: Probes) -> Check:
+    """Of rows whose labels are known, so that data of nearly one class are not blamed on the adapter."""
+    share, most = _most_frequent(logits.argmax(axis=1), logits.shape[1])
+    truth, _ = _most_frequent(held_out.label_ids, logits.shape[1])
+    status: Status = "warn" if share >= ONE_CLASS > truth else "pass"
+    detail = f"{share:.0%} of {len(logits)} rows get {_named(most, stored)}; the largest class has {truth:.0%} of them"
+    return _check("degenerate_validation", status, detail, required=False)
+
+
+def _most_frequent(label_ids: npt.NDArray[np.int64], classes: int) -> tuple[float, int]:
+    """Share of the class that occurs most often, and which it is."""
+    counts = np.bincount(label_ids, minlength=classes)
+    return float(counts.max() / counts.sum()), int(counts.argmax())
+
+
+def _named(label_id: int, stored: Probes) -> str:
+    return f"{stored.id2label[str(label_id)]!r:.60}"
+
+
 def _adapter_matters(on: Outputs, off: Outputs) -> Check:
     """In pooled hidden states, where no head can hide it."""
     change = float(np.abs(on.pooled - off.pooled).max() / max(float(np.abs(off.pooled).max()), 1e-30))
-    status = "pass" if change > LEAST_DISTANCE / 10 else "fail"
+    status: Status = "pass" if change > LEAST_DISTANCE / 10 else "fail"
     return _check("adapter_matters", status, f"the adapter changes the pooled features by {change:.3g} of the largest")
 
 
-def _check(name: str, status: str, detail: str) -> Check:
+def _check(name: str, status: Status, detail: str, tolerances: float = math.nan, *, required: bool = True) -> Check:
     meaning, todo = ("", "") if status == "pass" else explanations.REPRODUCTION[name]
-    return Check(name, status, detail, meaning, todo)  # type: ignore[arg-type]
+    return Check(name, status, detail, meaning, todo, required, tolerances if math.isfinite(tolerances) else None)
 
 
 def _crashed(code: int, stderr: str) -> Check:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jobs import adapter, base_tensors, manifest, provenance, reproduction, static_checks
 from jobs.checks import HERE, ON_HOST, STATIC, Check, Level, Verdict, all_passed
@@ -22,6 +22,9 @@ from jobs.submission import Submission
 USED_WITH = ("id2label", "max_length", "padding_side", "pad_token_id", "prompt_template")
 """What classifier.json and the description of the probes both tell, each written by itself."""
 
+if TYPE_CHECKING:
+    from jobs.held_out import HeldOut
+
 
 def verify(
     run: RunDirectory,
@@ -31,13 +34,15 @@ def verify(
     submission: Submission | None = None,
     static_only: bool = False,
     this_process_is_fresh: bool = False,
+    held_out: HeldOut | None = None,
     python: str = sys.executable,
 ) -> Verdict:
     """The verdict on a run's adapter, on its host or at home.
 
     With a base the stored probes are reproduced in a fresh process: a new one of `python`, unless the caller says that
-    this one has nothing of the training's memory (it then saves ten seconds of imports).  At home without one, the
-    host's own verdict stands for it, and the level says so.  `submission` is what the caller itself knows was asked.
+    this one has nothing of the training's memory (it then saves ten seconds of imports, and can compare the scores of
+    `held_out`, too).  At home without one, the host's own verdict stands for it, and the level says so.  What was asked
+    is `submission`, as the caller itself knows it.
     """
     checks = [_transport(run, where)] if where == "host" else vouched_for(run)
     checks += _of_what_is_here(run, base_folder, submission)
@@ -46,7 +51,7 @@ def verify(
     if base_folder is not None:
         folders = (run.adapter, run.probes, base_folder)
         if this_process_is_fresh:
-            reproduced = reproduction.reproduce(*folders, where=where)
+            reproduced = reproduction.reproduce(*folders, where=where, held_out=held_out)
         else:
             reproduced = reproduction.in_fresh_process(*folders, where=where, python=python)
         level: Level = (ON_HOST if where == "host" else HERE) if all_passed(reproduced) else STATIC

@@ -21,6 +21,7 @@ from launcher.commands import (
     exec,
     host,
     logs,
+    merge,
     prepare,
     ps,
     publish,
@@ -70,8 +71,8 @@ def _first_line() -> str:
 
 
 for _module in (
-    demo, host, check, prepare, train, ps, logs, wait, stop, pull, verify, evaluate, publish, sync, exec, shell, tunnel,
-    env, clean, doctor,
+    demo, host, check, prepare, train, ps, logs, wait, stop, pull, verify, evaluate, merge, publish, sync, exec, shell,
+    tunnel, env, clean, doctor,
 ):  # fmt: skip
     launch.add_command(_module.command)
 

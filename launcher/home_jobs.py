@@ -1,4 +1,4 @@
-"""Verifies and evaluates at home, in processes of their own: a broken torch can't take the command line down."""
+"""Verifies, evaluates and merges at home, in processes of their own, so that a broken torch can't take us down."""
 
 from __future__ import annotations
 
@@ -118,6 +118,12 @@ def _require_vouched_for(home: HomeRun) -> None:
             f"{home.run.run_id} is not evaluated: {wrong[0].id}: {wrong[0].detail}",
             hint=f"launch verify {home.run.root}",
         )
+
+
+def merge(home: HomeRun, workspace: Path, folder: Path, dtype: str, observer: Observer) -> dict[str, Any]:
+    """Adapter and base as one model in the empty `folder`, proven there; what was written, and how far it is off."""
+    options = ["--base", str(home.base), "--out", str(folder), "--dtype", dtype]
+    return _job("merge", home, workspace, options, observer)
 
 
 def _job(verb: str, home: HomeRun, workspace: Path, options: Sequence[str], observer: Observer) -> dict[str, Any]:

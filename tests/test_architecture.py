@@ -36,6 +36,7 @@ LIGHT_JOBS = {
     "hash_split",
     "label",
     "parquet",
+    "safetensors_file",
     "table",
     "verification",
 }

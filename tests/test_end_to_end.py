@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import fcntl
 import json
 import os
 import shutil
@@ -13,6 +14,7 @@ import time
 from pathlib import Path
 
 import pytest
+from transformers import pipeline
 
 from jobs import manifest
 from remote.embedded import EmbeddedHost
@@ -185,6 +187,7 @@ def test_the_same_run_without_ssh(local_run: tuple[Cli, Path], tmp_path: Path) -
     assert provenance["detail"] == "spec, data, code and base are as submitted"
     here = foreign("verify", str(elsewhere), "--base", str(BASE), "--json")
     assert here.data["level"] == "reproduced here"
+    merged_whole_or_not_at_all(foreign, elsewhere, tmp_path / "model")
     # Which versions it was trained with is a host's word: it does not choose what is installed here.
     figures = elsewhere / "artifacts" / "training.json"
     libraries = {"transformers": "5.23.0 --index-url http://127.0.0.1:9", "peft": "0.1.0", "torch": "1.0"}
@@ -200,6 +203,30 @@ def test_the_same_run_without_ssh(local_run: tuple[Cli, Path], tmp_path: Path) -
     assert warned.status == 0, warned
     assert (warned.stdout + warned.stderr).count("is not taken over here") == 2
     assert "trained with torch 1.0, here is " in warned.stdout + warned.stderr
+    refused = foreign("merge", str(elsewhere), "--base", str(BASE), "--to", str(tmp_path / "never"))
+    assert refused.status == 7 and "do not use this adapter" in refused.stderr
+    assert not any(tmp_path.glob("*never*"))
+
+
+def merged_whole_or_not_at_all(cli: Cli, run: Path, target: Path) -> None:
+    """Beside what a merge that was killed has left, which goes, and what another one is making, which stays."""
+    dead, alive = (target.with_name(f".model.{name}.merging") for name in ("dead", "alive"))
+    for folder in (dead, alive):
+        (folder / "model").mkdir(parents=True)
+        (folder / "model" / "model.safetensors").write_bytes(b"half of")
+        (folder / "owner").touch()
+    with (alive / "owner").open("rb") as owner:
+        fcntl.flock(owner, fcntl.LOCK_EX)
+        merged = cli("merge", str(run), "--base", str(BASE), "--to", str(target), "--json")
+    assert merged.status == 0, merged
+    assert f"has left: {dead}" in merged.stderr and str(alive) not in merged.stderr
+    assert sorted(target.parent.glob(".model.*")) == [alive]
+    assert (merged.data["folder"], merged.data["dtype"]) == (str(target), "float32")
+    assert merged.data["tolerances"] < 1e-3
+    again = cli("merge", str(run), "--base", str(BASE), "--to", str(target))
+    assert again.status == 1 and "something already" in again.stderr
+    classify = pipeline("text-classification", model=str(target))
+    assert [one["label"] for one in classify(["房间很好。", "早餐太糟糕了。"])] == ["positive", "negative"]
 
 
 @pytest.mark.slow

@@ -84,7 +84,9 @@ class Trained:
 
     def reproduced(self) -> dict[str, str]:
         found = reproduction.reproduce(self.adapter, self.artifacts / "probes", self.base, where="host")
-        return {check.id: f"{check.status}: {check.detail}" for check in found if check.status != "pass"}
+        return {
+            check.id: f"{check.status}: {check.detail}" for check in found if check.required and check.status != "pass"
+        }
 
 
 def train(base: Path, artifacts: Path, *, dtype: torch.dtype = torch.float32, **keys: Any) -> Trained:

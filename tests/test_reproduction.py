@@ -13,9 +13,11 @@ import numpy as np
 import pytest
 import tiny_adapter
 import torch
+from peft.tuners.lora.layer import Linear
 from safetensors.torch import load_file, save_file
 from tiny_adapter import ID2LABEL, MAX_LENGTH, TinyRun
 
+from benchmarks import reproduction as figures
 from jobs import adapter, base_model, explanations, manifest, probes, reproduction, safetensors_file, verification
 from jobs import model as models
 from jobs.checks import HERE, ON_HOST, STATIC, Check, Verdict
@@ -64,8 +66,43 @@ def test_a_healthy_adapter_reproduces(tmp_path: Path, training: dict[str, Any]) 
     run = tiny_adapter.make_run(tmp_path, base, **training)
     checks = reproduce(run, "host")
     assert not_passed(checks) == {}
-    assert checks.keys() == explanations.REPRODUCTION.keys()
+    asked_with_rows = {"validation", "degenerate_validation"}
+    assert checks.keys() == explanations.REPRODUCTION.keys() - asked_with_rows
     assert "as_trained" not in reproduce(run, "home")
+
+
+@pytest.mark.slow
+def test_trained_in_bf16_and_verified_at_home_in_float32(tmp_path: Path) -> None:
+    made = figures.bases(tmp_path)
+    found = [figures.misses(case, made[case.kind], tmp_path / str(n)) for n, case in enumerate(figures.cases())]
+    assert len(found) == 20 and not [one.failed for one in found if one.failed]
+    assert max(one.healthy for one in found) < 0.01
+    assert min(one.emptied for one in found) > 10 and min(one.new_head for one in found) > 10
+    # In training's own precision the same adapters would be refused.
+    assert max(one.in_bf16 for one in found) > 1
+
+
+def test_one_class_for_every_probe_is_a_warning(tiny_run: TinyRun, tmp_path: Path) -> None:
+    stored, logits = probes.load(tiny_run.probes)
+    alike = [text for text, answer in zip(stored.texts, logits[probes.PORTABLE], strict=True) if answer[1] > answer[0]]
+    model = adapter.load(tiny_run.base, tiny_run.adapter, dtype=torch.float32, id2label=ID2LABEL)
+    run = TinyRun(tiny_run.base, tiny_adapter.save_run(model, tiny_run.base, tmp_path / "a", texts=alike), {})
+    checks = reproduce(run)
+    assert not_passed(checks) == {"degenerate": "warn"} and not checks["degenerate"].required
+    assert checks["degenerate"].detail == f"100% of {len(alike)} probes get 'good'"
+
+
+def test_a_merge_that_goes_wrong_fails(tiny_run: TinyRun, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As with a PEFT that adds the update without its scale."""
+    right = Linear.get_delta_weight
+    monkeypatch.setattr(Linear, "get_delta_weight", lambda self, name: right(self, name) / self.scaling[name])
+    assert not_passed(reproduce(tiny_run)) == {"merged": "fail"}
+
+
+def test_merging_is_exact_but_for_rounding_and_the_model_is_right_before(tiny_run: TinyRun) -> None:
+    checks = reproduce(tiny_run)
+    assert all((checks[name].tolerances or 0) < 1e-3 for name in ("portable", "same_base", "batch_of_one", "merged"))
+    assert all((checks[name].tolerances or 0) > 10 for name in ("emptied_control", "head_control"))
 
 
 def test_an_emptied_adapter_fails(copy: TinyRun) -> None:
@@ -83,6 +120,29 @@ def test_a_new_head_fails(copy: TinyRun) -> None:
 def test_a_swapped_base_fails(copy: TinyRun, tmp_path: Path) -> None:
     other = tiny_adapter.make_base(tmp_path / "other", seed=1)
     assert {"portable", "same_base"} <= not_passed(reproduce(copy, base=other)).keys()
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def without_a_layer(path: Path) -> None:
+    save_file({key: value for key, value in load_file(path).items() if ".0.mlp.up" not in key}, path, {"format": "pt"})
+
+
+def of_another_shape(path: Path) -> None:
+    held = load_file(path)
+    save_file({key: v[:8] if ".0.mlp.up" in key else v for key, v in held.items()}, path, {"format": "pt"})
+
+
+@pytest.mark.parametrize("harm", [cut, without_a_layer, of_another_shape])
+def test_a_base_that_is_not_whole_is_refused_not_filled_up(
+    tiny_run: TinyRun, tmp_path: Path, harm: Callable[[Path], None]
+) -> None:
+    base = Path(shutil.copytree(tiny_run.base, tmp_path / "base"))
+    harm(base / "model.safetensors")
+    checks = reproduce(tiny_run, base=base)
+    assert not_passed(checks) == {"loads": "fail"} and str(base) in checks["loads"].detail
 
 
 def test_the_adapter_of_another_run_fails(copy: TinyRun, tmp_path: Path) -> None:
@@ -146,6 +206,13 @@ def test_a_missing_head_is_refused_not_made_up(copy: TinyRun) -> None:
         {"matmul_precision": "none"},
         {"texts": [1]},
         {"id2label": {"x": "y", "0": "z"}},
+        {"id2label": ["bad", "good"]},
+        {"id2label": {"0": "bad", "1": 1}},
+        {"id2label": {str(number): "x" for number in range(2**16 + 1)}},
+        {"max_length": float("inf")},
+        {"max_length": "24"},
+        {"texts": "x" * 32},
+        {"texts": ["x"] * 300, "token_ids": [[1]] * 300},
     ],
 )
 def test_damaged_probes_fail(copy: TinyRun, change: dict[str, Any]) -> None:
