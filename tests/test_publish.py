@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from tiny import make_base, make_run
 
-from jobs import atomic, evaluation, manifest, training
+from jobs import atomic, evaluation, manifest, training, verification
 from jobs.__main__ import main as jobs_main
 from jobs.errors import AdapterRejected
 from jobs.run_directory import RunDirectory
@@ -48,7 +48,8 @@ def trained(base: Path, tmp_path_factory: pytest.TempPathFactory) -> RunDirector
     run = make_run(
         tmp_path_factory.mktemp("runs"), base, rows=120, model_name_or_path="org/tiny", prompt_template=PROMPT
     )
-    files = {"model.safetensors": {"size_bytes": (base / "model.safetensors").stat().st_size, "sha256": "0" * 64}}
+    weights = base / "model.safetensors"
+    files = {weights.name: {"size_bytes": weights.stat().st_size, "sha256": manifest.sha256_of(weights)}}
     atomic.write_json(run.base, {"folder": str(base), "revision": COMMIT, "files": files})
     training.train(run.root)
     assert jobs_main(["finish", str(run.root)]) == 0
@@ -87,7 +88,12 @@ def texts_of(run: RunDirectory) -> list[str]:
 
 
 def vouch(run: RunDirectory) -> None:
-    """Manifest and result for what lies there, as a hostile host would write them."""
+    """All that is told of what lies there made to agree, as a hostile host would do it."""
+    if (run.adapter / "classifier.json").exists():
+        told = json.loads((run.adapter / "classifier.json").read_bytes())
+        change(run.probe_texts, **{key: told[key] for key in verification.USED_WITH})
+        change(run.training, label_names=list(told["id2label"].values()))
+    change(run.training, adapter_files={one.path: one.sha256 for one in manifest.list_files(run.adapter)})
     run.manifest.write_text(manifest.dump(manifest.list_files(run.artifacts)))
     result = json.loads(run.result.read_bytes())
     run.result.write_text(json.dumps(result | {"manifest_sha256": manifest.sha256_of(run.manifest)}))
@@ -273,7 +279,7 @@ def test_what_else_lies_in_the_folder_stays(run: RunDirectory) -> None:
         ),
         (lambda run: change(run.adapter / "classifier.json", pad_token_id="0; import os"), AdapterRejected),
         (lambda run: change(run.adapter / "classifier.json", padding_side="up"), AdapterRejected),
-        (lambda run: change(run.adapter / "classifier.json", id2label={"0": "a", "2": "b"}), AdapterRejected),
+        (lambda run: change(run.adapter / "classifier.json", id2label={"0": "a", "2": "b"}), VerificationFailed),
         (lambda run: change(run.adapter / "classifier.json", id2label={"0": 1, "1": 2}), AdapterRejected),
         (lambda run: change(run.adapter / "classifier.json", prompt_template="{text}{text}"), AdapterRejected),
     ],
@@ -293,6 +299,10 @@ def test_a_base_that_was_pushed_out_of_the_cache_is_one_of_the_hub(run: RunDirec
     """`--push-model`: the same model, only that it went another way."""
     asked = load_submission(run.spec)
     pushed = replace(asked, base_files=(manifest.Entry("inputs/base/model.safetensors", 9, "e" * 64),))
+    made_of = json.loads(run.training.read_bytes())["provenance"]
+    made_of["base"]["files"]["model.safetensors"] = "e" * 64
+    change(run.training, provenance=made_of | {"submission": pushed.to_json()})
+    vouch(run)
     for source, name in (
         (f"hub/models--org--tiny/snapshots/{COMMIT}", f"'org/tiny'\nREVISION = '{COMMIT}'"),
         ("models/org/tiny", "'path/to/tiny'"),
