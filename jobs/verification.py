@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jobs import adapter, base_tensors, manifest, provenance, reproduction, static_checks
+from jobs.base_tensors import BaseTensors
 from jobs.checks import HERE, ON_HOST, STATIC, Check, Level, Verdict, all_passed
 from jobs.errors import AdapterRejected, BrokenRun
 from jobs.reproduction import Where
@@ -31,6 +32,7 @@ def verify(
     *,
     base_folder: Path | None,
     where: Where,
+    base: BaseTensors | None = None,
     submission: Submission | None = None,
     static_only: bool = False,
     this_process_is_fresh: bool = False,
@@ -42,10 +44,10 @@ def verify(
     With a base the stored probes are reproduced in a fresh process: a new one of `python`, unless the caller says that
     this one has nothing of the training's memory (it then saves ten seconds of imports, and can compare the scores of
     `held_out`, too).  At home without one, the host's own verdict stands for it, and the level says so.  What was asked
-    is `submission`, as the caller itself knows it.
+    is `submission`, as the caller itself knows it, and `base` what is known of a base that is not here.
     """
     checks = [_transport(run, where)] if where == "host" else vouched_for(run)
-    checks += _of_what_is_here(run, base_folder, submission)
+    checks += _of_what_is_here(run, base_folder or base, submission)
     if static_only:
         return Verdict(STATIC, (*checks, _not_reproduced("static checks only were asked for")))
     if base_folder is not None:
@@ -76,9 +78,9 @@ def vouched_for(run: RunDirectory) -> list[Check]:
     return [_result(run), _transport(run, "home")]
 
 
-def verify_adapter_folder(folder: Path, base_folder: Path | None) -> Verdict:
+def verify_adapter_folder(folder: Path, base: Path | BaseTensors | None) -> Verdict:
     """The verdict on any PEFT folder, also one made elsewhere: static, because it brings no probes."""
-    checks = _static(folder, base_folder, None)
+    checks = _static(folder, base, None)
     return Verdict(STATIC, (*checks, _not_reproduced("no probes were stored with this adapter")))
 
 
@@ -90,18 +92,28 @@ def told(run: RunDirectory) -> Told:
     return Told(document.get("initial"), document.get("saved"), sha256)
 
 
-def _of_what_is_here(run: RunDirectory, base_folder: Path | None, submission: Submission | None) -> list[Check]:
-    checks = _static(run.adapter, base_folder, told(run))
+def _of_what_is_here(run: RunDirectory, base: Path | BaseTensors | None, submission: Submission | None) -> list[Check]:
+    checks = _static(run.adapter, base, told(run))
     return [*checks, _written(run), _classifier(run), *([_provenance(run, submission)] if submission else [])]
 
 
-def _static(folder: Path, base_folder: Path | None, told: Told | None) -> list[Check]:
+def _static(folder: Path, base: Path | BaseTensors | None, told: Told | None) -> list[Check]:
+    """The static checks; a base that can't be read fails the check of it, and the others do without one."""
+    unreadable = None
+    if isinstance(base, Path):
+        try:
+            base = base_tensors.of_folder(base)
+        except (AdapterRejected, OSError) as error:
+            meaning = "the base can't be read, so nothing can be compared with it"
+            base, unreadable = None, Check("base", "fail", ascii(str(error))[1:-1], meaning, "--base FOLDER")
     try:
-        base = None if base_folder is None else base_tensors.of_folder(base_folder)
-        return static_checks.check_adapter(folder, base=base, told=told)
-    except (AdapterRejected, OSError) as error:
-        detail, meaning = str(error), "the base can't be read, so nothing can be compared"
-        return [Check("base", "fail", detail, meaning, "--base FOLDER")]
+        checks = static_checks.check_adapter(folder, base=base, told=told)
+    except OSError as error:  # a disk, or rights
+        checks = [Check("files", "fail", ascii(str(error))[1:-1], "the adapter can't be read", "look at its folder")]
+    return [
+        *(check for check in checks if not (unreadable and check.id == "base")),
+        *([unreadable] if unreadable else []),
+    ]
 
 
 def _result(run: RunDirectory) -> Check:

@@ -121,7 +121,7 @@ def _run(command: click.Command, argv: list[str]) -> int:
     except KeyboardInterrupt:
         status = _interrupted(argv)
     except _known_errors() as error:
-        status = _fail(argv, error.code, error.message, error.hint)
+        status = _fail(argv, error.code, error.message, error.hint, getattr(error, "data", None))
     except OSError as error:  # a full disk, a folder that may not be written to, a name too long
         status = _fail(argv, "error", str(error), "")
     finally:
@@ -160,13 +160,13 @@ def _interrupted(argv: list[str]) -> int:
     return _fail(argv, "interrupted", "interrupted", "")
 
 
-def _fail(argv: list[str], code: str, message: str, hint: str) -> int:
+def _fail(argv: list[str], code: str, message: str, hint: str, data: Any = None) -> int:
     from launcher.output import Output
 
     with contextlib.suppress(OSError):  # nobody reads it any more; the status still tells
         # What follows "--" belongs to a host's command.
         ours = argv[: argv.index("--")] if "--" in argv else argv
-        Output(as_json="--json" in ours).error(code, message, hint)
+        Output(as_json="--json" in ours).error(code, message, hint, data)
     return EXIT_DETACHED if code == "interrupted" else exit_status(code)
 
 

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 
 class LaunchError(Exception):
-    """What failed and on what; `hint` is the next thing to type, `code` a stable word for scripts."""
+    """What failed and on what; `hint` is the next thing to type, `code` a stable word for scripts.
+
+    `data` is what was found out nevertheless, for --json.
+    """
 
     code = "error"
 
-    def __init__(self, message: str, *, hint: str = "", code: str = "") -> None:
+    def __init__(self, message: str, *, hint: str = "", code: str = "", data: Any = None) -> None:
         super().__init__(message)
         self.message = message
         self.hint = hint
+        self.data = data
         if code:
             self.code = code
 

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from jobs.spec import ALL_LINEAR, Spec
-from launcher import estimate, model_cache
+from launcher import estimate
 from launcher.estimate import Memory
+from launcher.hub_model import HubModel
 from launcher.preflight import Finding, named_gpus
 from launcher.submit import Plan
 from remote.facts import Facts, Gpu
@@ -100,7 +101,7 @@ def _base(plan: Plan) -> Path | None:
     if "base" in plan.sources:
         return Path(plan.sources["base"])
     spec = plan.submission.spec
-    return model_cache.snapshot(spec.model_name_or_path, [spec.model_revision])
+    return HubModel(spec.model_name_or_path, (spec.model_revision,)).cached()
 
 
 def _has_bf16(gpu: Gpu) -> bool:

@@ -7,7 +7,7 @@ import json
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,9 @@ from jobs.provenance import COMMIT
 from jobs.run_directory import RunDirectory
 from jobs.submission import Submission
 from jobs.submission import load as load_submission
-from launcher import dataset, home_python, model_cache
+from launcher import dataset, home_python
 from launcher.errors import LaunchError, NoSuchRun, VerificationFailed
+from launcher.hub_model import HubModel
 from launcher.ledger import Ledger, Record
 from launcher.progress import LogPiece, Note, Observer
 from launcher.settings import Settings
@@ -45,37 +46,61 @@ def find(argument: str | None, ledger: Ledger, *, base: Path | None = None) -> H
         run = RunDirectory(folder.absolute())
         record = next((known for known in ledger.all() if known.run_id == run.run_id), None)
     else:
-        record = ledger.find(argument)
+        try:
+            record = ledger.find(argument)
+        except NoSuchRun as error:
+            if folder is not None and folder.is_dir():
+                raise NoSuchRun(
+                    f"{folder}: neither a run (result.json) nor an adapter (adapter_config.json) lies there",
+                    hint="launch ps -a",
+                ) from error
+            raise
         if not record.pulled_to or not RunDirectory(Path(record.pulled_to)).result.is_file():
             raise NoSuchRun(f"{record.run_id} is not on this machine", hint=f"launch pull {record.run_id}")
         run = RunDirectory(Path(record.pulled_to))
     # The laptop's own memory comes first: what a host says about the base or the data is not evidence.
     submission = record.submission if record else load_submission(run.spec)
     sources = record.sources if record else {}
+    model = _hub_base(submission, run)
     return HomeRun(
         run=run,
         submission=submission,
-        base=base or _own_base(submission, sources) or _cached_base(submission, run),
+        base=base or _own_base(submission, sources) or (model.cached() if model else None),
         sources=sources,
     )
 
 
-def verify(home: HomeRun, workspace: Path, observer: Observer, *, static: bool = False) -> dict[str, Any]:
+def verify(
+    home: HomeRun, workspace: Path, observer: Observer, *, static: bool = False, fetch_base: bool = False
+) -> dict[str, Any]:
     """The verdict document, also left in the run directory.
 
     The static checks run here, within a second; the model is loaded and run in a fresh process, of a Python that
-    `workspace` may hold.
+    `workspace` may hold.  With `fetch_base` a base that is not here is fetched from the Hub, for static checks only the
+    shapes of it.  Raises LaunchError where the Hub does not have it.
     """
     from jobs import atomic, verification
 
-    python = sys.executable
-    if home.base is None:
+    python, shapes = sys.executable, None
+    if home.base is None and fetch_base:
+        model = _hub_base(home.submission, home.run)
+        if model is None:
+            raise LaunchError(
+                f"{home.run.run_id}: its base was a folder of this machine, which is gone or changed",
+                hint=f"launch verify {home.run.run_id} --base FOLDER",
+            )
+        if static:
+            shapes = model.tensors()
+        else:
+            home = replace(home, base=model.fetch(observer))
+    if home.base is None and shapes is None:
         observer(Note("the base model is not on this machine: what it takes the base to check is not checked"))
     elif not static:
         python = home_python.find(workspace, _trained_with(home.run), observer)
     verdict = verification.verify(
         home.run,
         base_folder=home.base,
+        base=shapes,
         where="home",
         submission=home.submission,
         static_only=static,
@@ -186,12 +211,12 @@ def _own_base(submission: Submission, sources: dict[str, str]) -> Path | None:
     return Path(folder)
 
 
-def _cached_base(submission: Submission, run: RunDirectory) -> Path | None:
-    """A Hub model in this machine's cache: the commit that was trained on, else what was asked for."""
+def _hub_base(submission: Submission, run: RunDirectory) -> HubModel | None:
+    """The Hub's model that was trained on: at the commit that is told, else as it was asked for."""
     if submission.base_files:
         return None
     base = _told(run).get("base")
     told = base.get("revision") if isinstance(base, dict) else None
     commits = [told] if isinstance(told, str) and COMMIT.match(told) else []
     spec = submission.spec
-    return model_cache.snapshot(spec.model_name_or_path, [*commits, spec.model_revision])
+    return HubModel(spec.model_name_or_path, (*commits, spec.model_revision))

@@ -43,13 +43,14 @@ class Output:
         else:
             render(self._console(stderr=False))
 
-    def error(self, code: str, message: str, hint: str) -> None:
-        """The command's failure."""
+    def error(self, code: str, message: str, hint: str, data: Any = None) -> None:
+        """The command's failure, and what it found out nevertheless."""
         self.close()
         message, hint = clean(message), clean(hint)
         if self.as_json:
             error = {"code": code, "message": message, "hint": hint}
-            print(json.dumps({"ok": False, "error": error}, ensure_ascii=True))
+            found = {} if data is None else {"data": data}
+            print(json.dumps({"ok": False, "error": error, **found}, ensure_ascii=True))
         console = self._console(stderr=True)
         # Words stay whole on a terminal; a command to copy is never broken by us.
         console.print(f"error: {message}", style="red", soft_wrap=not console.is_terminal)

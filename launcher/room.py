@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from launcher import estimate, model_cache
+from launcher import estimate
+from launcher.hub_model import HubModel
 from remote import environments
 from remote.agent import Agent
 
@@ -41,7 +42,7 @@ def needed(agent: Agent, recipe: dict[str, Any], plan: Plan | None) -> Room:
 
 def _model(plan: Plan) -> tuple[str, int]:
     spec = plan.submission.spec
-    here = model_cache.snapshot(spec.model_name_or_path, [spec.model_revision])
+    here = HubModel(spec.model_name_or_path, (spec.model_revision,)).cached()
     if here is not None:
         return "the base model", sum(path.stat().st_size for path in here.iterdir())
     named = estimate.shape(None, spec.model_name_or_path)

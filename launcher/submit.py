@@ -16,8 +16,9 @@ from jobs.provenance import code_sha256
 from jobs.run_directory import RunDirectory, new_run_id
 from jobs.spec import Spec
 from jobs.submission import Submission
-from launcher import dataset, model_cache, recipe, wheelhouse
+from launcher import dataset, recipe, wheelhouse
 from launcher.errors import LaunchError
+from launcher.hub_model import HubModel
 from launcher.ledger import Ledger, Record
 from launcher.progress import Note, Observer
 from launcher.sync import Moved, going_on
@@ -255,7 +256,7 @@ def base_folder(spec: Spec, folder: Path) -> Path | None:
 
 def _cached(spec: Spec) -> Path:
     """The model's folder in the cache of this machine.  Raises LaunchError where it is not whole there."""
-    found = model_cache.snapshot(spec.model_name_or_path, [spec.model_revision])
+    found = HubModel(spec.model_name_or_path, (spec.model_revision,)).cached()
     if found is None:
         raise LaunchError(
             f"{spec.model_name_or_path} ({spec.model_revision}) is not whole in this machine's cache",

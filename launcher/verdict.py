@@ -21,7 +21,8 @@ def check(run_id: str, verdict: dict[str, Any]) -> None:
     if verdict["ok"]:
         return
     todo = next((one["todo"] for one in _unmet(verdict["checks"]) if one["todo"]), "launch pull again, or train again")
-    raise VerificationFailed("\n".join([f"{run_id}: do not use this adapter", *reasons(verdict["checks"])]), hint=todo)
+    message = "\n".join([f"{run_id}: do not use this adapter", *reasons(verdict["checks"])])
+    raise VerificationFailed(message, hint=todo, data=verdict)
 
 
 def reasons(checks: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -29,7 +30,7 @@ def reasons(checks: Sequence[Mapping[str, Any]]) -> list[str]:
     unmet = _unmet(checks)
     # What was not checked because another check failed before it is only counted: the cause must not drown.
     told = [one for one in unmet if one["status"] == "fail"][:MOST_REASONS] or unmet[:MOST_REASONS]
-    lines = ["  - " + _one_line(f"{one['id']}: {one['detail']}. {one['meaning']}") for one in told]
+    lines = ["  - " + _one_line(f"{_place(one)}{one['id']}: {one['detail']}. {one['meaning']}") for one in told]
     if silent := len(unmet) - len(told):
         lines.append(f"  - {silent} more could not be checked after that")
     return lines
@@ -37,6 +38,11 @@ def reasons(checks: Sequence[Mapping[str, Any]]) -> list[str]:
 
 def _unmet(checks: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     return [one for one in checks if one["required"] and one["status"] != "pass"]
+
+
+def _place(check: Mapping[str, Any]) -> str:
+    """Which of several adapters a check is of."""
+    return f"{clean(check['adapter'])}: " if "adapter" in check else ""
 
 
 def _one_line(text: str) -> str:
@@ -53,7 +59,12 @@ def render(run_id: str, verdict: dict[str, Any], console: Console) -> None:
     table.add_column(overflow="fold")
     for one in verdict["checks"]:
         table.add_row(
-            one["status"].replace("_", " "), one["id"], clean(one["detail"]), style=STYLES.get(one["status"], "")
+            one["status"].replace("_", " "),
+            _place(one) + one["id"],
+            clean(one["detail"]),
+            style=STYLES.get(one["status"], ""),
         )
     console.print(table)
-    console.print(f"{run_id}: ok ({verdict['level']})", style="bold")
+    statuses = [one["status"] for one in verdict["checks"]]
+    unknown = f", {silent} not checked" if (silent := statuses.count("not_checked")) else ""
+    console.print(f"{run_id}: ok ({verdict['level']}; {statuses.count('pass')} passed{unknown})", style="bold")
