@@ -20,7 +20,7 @@ sys.path.insert(0, str(REPOSITORY))
 
 KINDS = ("qwen2", "qwen3", "llama", "bert")
 # Rank and steps; each kind of base has one of each.
-TRAININGS = ((1, 16), (4, 1), (8, 8), (16, 4), (64, 12))
+TRAININGS = ((1, 8), (4, 1), (8, 4), (16, 2), (64, 6))
 MAX_LENGTH = 48
 
 

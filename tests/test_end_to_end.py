@@ -203,6 +203,7 @@ def test_the_same_run_without_ssh(local_run: tuple[Cli, Path], tmp_path: Path) -
     assert warned.status == 0, warned
     assert (warned.stdout + warned.stderr).count("is not taken over here") == 2
     assert "trained with torch 1.0, here is " in warned.stdout + warned.stderr
+    shutil.rmtree(elsewhere / "artifacts" / "probes")
     refused = foreign("merge", str(elsewhere), "--base", str(BASE), "--to", str(tmp_path / "never"))
     assert refused.status == 7 and "do not use this adapter" in refused.stderr
     assert not any(tmp_path.glob("*never*"))
@@ -223,8 +224,6 @@ def merged_whole_or_not_at_all(cli: Cli, run: Path, target: Path) -> None:
     assert sorted(target.parent.glob(".model.*")) == [alive]
     assert (merged.data["folder"], merged.data["dtype"]) == (str(target), "float32")
     assert merged.data["tolerances"] < 1e-3
-    again = cli("merge", str(run), "--base", str(BASE), "--to", str(target))
-    assert again.status == 1 and "something already" in again.stderr
     classify = pipeline("text-classification", model=str(target))
     assert [one["label"] for one in classify(["房间很好。", "早餐太糟糕了。"])] == ["positive", "negative"]
 

@@ -96,6 +96,7 @@ def test_weights_of_another_step_are_caught_though_their_probes_agree(
     assert {name for name, check in checks.items() if check.status != "pass"} == {"validation"}
 
 
+@pytest.mark.parametrize("trained", ["no"], indirect=True)
 def test_finish_fails_a_run_whose_weights_are_not_the_ones_recorded(
     trained: tuple[RunDirectory, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -108,6 +109,7 @@ def test_finish_fails_a_run_whose_weights_are_not_the_ones_recorded(
     assert "not the weights that training chose" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("trained", ["no"], indirect=True)
 def test_one_class_for_nearly_every_row_is_a_warning(trained: tuple[RunDirectory, Path], tmp_path: Path) -> None:
     run, base = copied(trained[0], tmp_path), trained[1]
 
@@ -123,6 +125,7 @@ def test_one_class_for_nearly_every_row_is_a_warning(trained: tuple[RunDirectory
     assert "get 'good'; the largest class has 5" in found["degenerate_validation"].detail
 
 
+@pytest.mark.parametrize("trained", ["no"], indirect=True)
 @pytest.mark.parametrize(
     "best", [None, {"loss": 0.1}, {"loss": float("nan"), "accuracy": 1}, {"loss": 0, "accuracy": 2}]
 )

@@ -143,6 +143,7 @@ def without_words(run: RunDirectory) -> None:
     path.write_text(json.dumps(document))
 
 
+@pytest.mark.parametrize("trained", ["gpt2"], indirect=True)
 @pytest.mark.parametrize(
     ("harm", "message"),
     [
@@ -170,6 +171,7 @@ def small_disk() -> Iterator[None]:
     resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
+@pytest.mark.parametrize("trained", ["gpt2"], indirect=True)
 def test_a_disk_that_refuses_is_an_error(trained: Trained, tmp_path: Path, small_disk: None) -> None:
     with pytest.raises(JobError, match="can't be written") as caught:
         trained.merged(tmp_path / "model")
@@ -179,6 +181,7 @@ def test_a_disk_that_refuses_is_an_error(trained: Trained, tmp_path: Path, small
 # --- where it goes
 
 
+@pytest.mark.parametrize("trained", ["gpt2"], indirect=True)
 @pytest.mark.parametrize(
     ("target", "reason"),
     [("run/model", "inside of the run"), ("full", "something already"), ("file", "something already")],
@@ -200,12 +203,14 @@ def start(run: RunDirectory, base: Path | None, target: Path) -> None:
     merge.merge(home, target, run.root / "no workspace", ignore, dtype="float32")
 
 
+@pytest.mark.parametrize("trained", ["gpt2"], indirect=True)
 def test_without_a_base_there_is_nothing_to_merge_into(copy: Trained, tmp_path: Path) -> None:
     with pytest.raises(LaunchError, match="not on this machine") as caught:
         start(copy.run, None, tmp_path / "model")
     assert "--base" in caught.value.hint
 
 
+@pytest.mark.parametrize("trained", ["gpt2"], indirect=True)
 def test_a_disk_that_is_too_small_is_told_before_anything_is_computed(copy: Trained, tmp_path: Path) -> None:
     """A base of 4 TB, all of it holes."""
     base, count = tmp_path / "base", 10**12
