@@ -27,6 +27,8 @@ LIGHT_JOBS = {
     "own_copy",
     "errors",
     "base_model",
+    "base_tensors",
+    "hub",
     "atomic",
     "provenance",
     "submission",

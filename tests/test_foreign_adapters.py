@@ -6,6 +6,8 @@ import json
 import os
 import shutil
 import struct
+import subprocess
+import sys
 import time
 import warnings
 from collections.abc import Iterator
@@ -20,7 +22,7 @@ from peft import IA3Config, get_peft_model
 from transformers import AutoModelForSequenceClassification
 
 from jobs import adapter
-from tests.conftest import Cli
+from tests.conftest import REPOSITORY, Cli
 
 RECIPE = Recipe("qwen2", {"r": 4, "target_modules": "all-linear", "use_dora": True}, "CAUSAL_LM")
 BOMB = struct.pack("<Q", 2**40) + b"{"
@@ -165,15 +167,13 @@ def test_a_hostile_folder_runs_nothing_fetches_nothing_and_gets_a_verdict(
     (folder / "README.md").unlink()
     (folder / "README.md").symlink_to(secret)
     for argv in ([], ["--base", str(base)]):
-        ended = cli("verify", str(folder), *argv, "--json", cwd=folder, env={"PYTHONPATH": str(cli_path())})
-        assert ended.status == 0, ended
+        # As the installed command is started: what lies in the current folder is not imported.
+        command = [sys.executable, "-P", "-m", "launcher", "verify", ".", *argv, "--json"]
+        env = cli.env | {"PYTHONPATH": str(REPOSITORY)}
+        ended = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, check=True)
+        assert json.loads(ended.stdout)["data"]["ok"] is True
         assert not trap.exists() and hub.requests == []
         assert "password" not in ended.stdout + ended.stderr
-
-
-def cli_path() -> Path:
-    """Where the command line itself is imported from, whatever lies in the current folder."""
-    return Path(__file__).resolve().parent.parent
 
 
 @pytest.mark.parametrize(
