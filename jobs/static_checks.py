@@ -424,7 +424,7 @@ def _base(subject: _Subject) -> Finding:
     if sorted(here.values()) != sorted(map(str, told.values())):
         others = sorted(name for name in here if here[name] not in told.values()) or sorted(map(str, told))
         return "fail", f"{len(others)} of its files are others than in training, first {word(others[0])}"
-    return "pass", f"{len(here)} files of weights, sha256 of each"
+    return "pass", f"{len(here)} file{'s' * (len(here) != 1)} of weights, sha256 of each"
 
 
 QUESTIONS: dict[str, Callable[[_Subject], Finding]] = {

@@ -14,6 +14,7 @@ from tiny import make_base_of
 from jobs import base_tensors, verification
 from jobs.checks import Check
 from jobs.static_checks import check_adapter
+from tests.conftest import REPOSITORY
 
 RECIPES = list(recipes())
 TRIED = 6
@@ -45,6 +46,22 @@ def test_the_corpus_is_as_large_and_as_varied_as_is_said() -> None:
     assert {recipe.dtype for recipe in RECIPES} == {"fp32", "bf16", "fp16"}
     assert {recipe.settings["r"] for recipe in RECIPES} >= {1, 2, 4, 8, 16, 32, 64}
     assert len({breakage.name for breakage in BREAKAGES}) == len(BREAKAGES)
+
+
+def test_the_table_in_the_docs_is_the_one_that_is_tested() -> None:
+    text = (REPOSITORY / "docs" / "trust.md").read_text("utf-8")
+    lines = text.split("<!-- breakages")[1].split("\n\n")[0].splitlines()[3:]
+    rows = [line.strip("| ").split(" | ") for line in lines]
+    assert [(name, check.strip("`")) for name, _, check, _ in rows] == [(one.name, one.check) for one in BREAKAGES]
+    assert all(caught.split("/")[0] == caught.split("/")[1] for _, _, _, caught in rows)
+    said = [word for _, word, _, _ in rows]
+    quiet, warned, stuck = said.count("**nothing**"), said.count("warns"), said.count("waits for ever")
+    errors = len(said) - quiet - warned - stuck
+    assert f"{len(RECIPES)} healthy adapters, {len(BREAKAGES)} ways to break them" in text
+    assert (
+        f"error for {errors}, a warning for {warned}, waits for ever for {stuck}, and loads {quiet} without"
+        in text.replace("\n", " ")
+    )
 
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.name)

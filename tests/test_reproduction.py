@@ -189,6 +189,14 @@ def test_another_tokenizer_fails(copy: TinyRun) -> None:
     assert not_passed(reproduce(copy)) == {"tokenizer": "fail"}
 
 
+@pytest.mark.parametrize("change", [{"lora_alpha": 16}, {"use_rslora": False}, {"alpha_pattern": {"q_proj": 32}}])
+def test_another_scaling_fails(copy: TinyRun, change: dict[str, Any]) -> None:
+    """The file's numbers are as they were; what they are multiplied by is not."""
+    path = copy.adapter / adapter.CONFIG
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    assert "portable" in not_passed(reproduce(copy))
+
+
 def test_a_missing_head_is_refused_not_made_up(copy: TinyRun) -> None:
     path = copy.adapter / adapter.WEIGHTS
     save_file({key: value for key, value in load_file(path).items() if "score" not in key}, path)

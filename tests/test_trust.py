@@ -51,14 +51,19 @@ def zeroed(folder: Path, other: Path) -> None:
     save_file(zeros, weights(folder), metadata={"format": "pt"})
 
 
-def flipped(folder: Path, other: Path) -> None:
-    """The highest bit of an exponent in the middle of a lora_B."""
+def flipped(folder: Path, other: Path, bit: int = 30) -> None:
+    """One bit of a number in the middle of a lora_B; of its exponent the highest one."""
     content = bytearray(weights(folder).read_bytes())
     header = json.loads(content[8 : 8 + (length := struct.unpack("<Q", content[:8])[0])])
     key = next(key for key in header if ".lora_B." in key)
     start, end = header[key]["data_offsets"]
-    content[8 + length + start + (end - start) // 8 * 4 + 3] ^= 0x40
+    content[8 + length + start + (end - start) // 8 * 4 + bit // 8] ^= 1 << bit % 8
     weights(folder).write_bytes(content)
+
+
+def hardly_flipped(folder: Path, other: Path) -> None:
+    """The lowest bit: nothing that an answer would show."""
+    flipped(folder, other, bit=0)
 
 
 def truncated(folder: Path, other: Path) -> None:
@@ -100,6 +105,7 @@ DAMAGES: dict[str, tuple[Damage, str]] = {
     # what is done to an adapter's folder, and the check that names it beside `written`, which always does
     "lora_B zeroed": (zeroed, "lora_b"),
     "a bit flipped": (flipped, "portable"),
+    "the lowest bit flipped": (hardly_flipped, "saved"),
     "truncated": (truncated, "header"),
     "of another run": (swapped, "portable"),
     "in the wrong order": (wrong_order, "portable"),
