@@ -1,4 +1,4 @@
-"""`launch verify` on folders that no run of ours made: healthy, several, of other kinds, and hostile ones."""
+"""`launch verify`: bases that are not here, and folders that no run of ours made, healthy, several, odd and hostile."""
 
 from __future__ import annotations
 
@@ -17,11 +17,13 @@ from typing import Any
 import pytest
 import torch
 from corpus import Recipe, base_of, make
-from hub_server import Hub, serve
+from hub_server import COMMIT, Hub, serve
 from peft import IA3Config, get_peft_model
+from tiny import make_run
 from transformers import AutoModelForSequenceClassification
 
-from jobs import adapter
+from jobs import adapter, atomic, manifest, training
+from jobs.__main__ import main as jobs_main
 from tests.conftest import REPOSITORY, Cli
 
 RECIPE = Recipe("qwen2", {"r": 4, "target_modules": "all-linear", "use_dora": True}, "CAUSAL_LM")
@@ -133,6 +135,30 @@ def test_the_shapes_of_a_base_of_the_hub_take_some_kilobytes(cli: Cli, hub: Hub,
     change(folder, base_model_name_or_path="/root/models/mine")
     local = cli("verify", str(folder), "--fetch-base", "--json")
     assert local.status == 0 and "names none of the Hub" in local.stderr
+
+
+@pytest.mark.slow
+def test_the_base_of_a_run_is_fetched_where_it_is_not_here(cli: Cli, hub: Hub, base: Path, tmp_path: Path) -> None:
+    run = make_run(tmp_path / "runs", base, rows=64, model_name_or_path="org/tiny")
+    weights = base / "model.safetensors"
+    files = {weights.name: {"size_bytes": weights.stat().st_size, "sha256": manifest.sha256_of(weights)}}
+    atomic.write_json(run.base, {"folder": str(base), "revision": COMMIT, "files": files})
+    training.train(run.root)
+    assert jobs_main(["finish", str(run.root)]) == 0
+    unasked = cli("verify", str(run.root), "--json")
+    assert (unasked.data["level"], hub.requests) == ("reproduced on host", [])
+
+    looked = cli("verify", str(run.root), "--static", "--fetch-base", "--json")
+    assert looked.status == 0, looked
+    found = statuses(looked.data)
+    assert (looked.data["level"], found["shapes"], found["base"]) == ("static", "pass", "pass")
+    assert hub.sent_bytes()[weights.name] <= 100_000
+    fetched = cli("verify", str(run.root), "--fetch-base", "--json")
+    assert fetched.status == 0, fetched
+    assert fetched.data["level"] == "reproduced here"
+    assert f"{weights.name}: whole and as listed" in fetched.stderr
+    hub.forget()
+    assert cli("verify", str(run.root), "--static", "--json").data["checks"] and hub.requests == []
 
 
 class Canary:
