@@ -6,8 +6,9 @@ import math
 
 import click
 
+from launcher import rejected
 from launcher.app import App
-from launcher.errors import EXIT_DETACHED, LaunchError, RunFailed
+from launcher.errors import EXIT_DETACHED, LaunchError, RunFailed, VerificationFailed
 from launcher.ledger import Record
 from launcher.log_text import log_text
 from launcher.output import Output
@@ -21,7 +22,7 @@ TAIL_LINES = 40
 
 
 def follow(app: App, record: Record, output: Output, *, once: bool = False) -> None:
-    """Show log and events until the run is over.  Raises RunFailed; Ctrl-C ends the process with 130."""
+    """Show log and events until the run is over.  Raises as `conclude` does; Ctrl-C ends the process with 130."""
     try:
         state = watch(record, app.agent(record.host), app.ledger, output.observe, once=once)
     except KeyboardInterrupt:
@@ -33,7 +34,14 @@ def follow(app: App, record: Record, output: Output, *, once: bool = False) -> N
 
 
 def conclude(app: App, record: Record, state: State, output: Output) -> None:
-    """Show how a run ended.  Raises RunFailed unless it succeeded, with what its log's end means, if that is known."""
+    """Show how a run ended.
+
+    Raises VerificationFailed where its adapter is not to be used, RunFailed where it did not succeed otherwise, with what
+    its log's end means, if that is known.
+    """
+    if rejected.by_host(state):
+        reason = f"{record.run_id} {state.state}: {state.reason}: do not use its adapter"
+        raise VerificationFailed(reason, hint=f"launch pull {record.run_id} tells what that means")
     if state.state != "succeeded":
         said = f"{record.run_id} {state.state}" + (f": {state.reason}" if state.reason else "")
         hint = f"launch logs {record.run_id} -n 50"

@@ -219,6 +219,9 @@ def test_the_command_line_calls_nothing_of_it_a_success(cli: Cli) -> None:
     assert (pulled.status, pulled.error["code"]) == (7, "verification_failed")
     assert "[red]zero" in pulled.error["message"] and "\x1b" not in pulled.error["message"]
     assert "--force" in pulled.error["hint"]
+    waited = cli("wait", "--json")
+    assert (waited.status, waited.error["code"]) == (7, "verification_failed")
+    assert "launch pull" in waited.error["hint"]
     place = cli.home / "runs" / f"{RUN_ID}.rejected"
     assert cli("pull", "--force").status == 7
     for argv in (("verify", "--static"), ("evaluate",)):

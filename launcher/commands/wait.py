@@ -16,7 +16,7 @@ from launcher.output import Output
 def command(app: App, run: str | None, as_json: bool) -> None:
     """Wait until a run is over.
 
-    Exit status 0 if it succeeded, 6 if not.
+    Exit status 0 if it succeeded, 6 if not, 7 if its adapter failed verification.
 
     Example: launch wait reviews-k3x7q2mh && launch pull reviews-k3x7q2mh
     """
