@@ -36,8 +36,8 @@ def follow(app: App, record: Record, output: Output, *, once: bool = False) -> N
 def conclude(app: App, record: Record, state: State, output: Output) -> None:
     """Show how a run ended.
 
-    Raises VerificationFailed where its adapter is not to be used, RunFailed where it did not succeed otherwise, with what
-    its log's end means, if that is known.
+    Raises VerificationFailed where its adapter is not to be used, RunFailed where it did not succeed otherwise, with
+    what its log's end means, if that is known.
     """
     if rejected.by_host(state):
         reason = f"{record.run_id} {state.state}: {state.reason}: do not use its adapter"
