@@ -1,7 +1,11 @@
-"""What only a GPU can show: the same training in bf16, the same bits after a break, and no waiting between steps."""
+"""What only a GPU can show: training in bf16, the same bits after a break, no waiting, and that a CPU reproduces it."""
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +13,10 @@ import pytest
 import torch
 from loops import Loop, make_loop
 from test_fitting import Breaks, BreaksAfterSaving
-from tiny import make_base
+from tiny import make_base, make_run
 
+from jobs import training
+from jobs.__main__ import main
 from jobs.checkpoint import Checkpoints
 
 pytestmark = [
@@ -77,3 +83,16 @@ def test_no_step_waits_for_the_gpu(base: Path, tmp_path: Path, monkeypatch: pyte
     finally:
         torch.cuda.set_sync_debug_mode(0)
     assert seen
+
+
+@pytest.mark.parametrize("bf16", ["yes", "no"])
+def test_what_a_gpu_trained_is_reproduced_there_and_on_a_cpu(base: Path, tmp_path: Path, bf16: str) -> None:
+    run = make_run(tmp_path, base, bf16=bf16)
+    training.train(run.root)
+    assert main(["finish", str(run.root)]) == 0
+    hidden = {"CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(Path(__file__).resolve().parent.parent)}
+    argv = [sys.executable, "-m", "jobs.reproduction", run.adapter, run.probes, base, "--where", "home", "--out", "out"]
+    subprocess.run([str(word) for word in argv], cwd=tmp_path, env=os.environ | hidden, check=True)
+    assert {one["id"] for one in json.loads((tmp_path / "out").read_text()) if one["status"] != "pass"} <= {
+        "degenerate"
+    }
