@@ -389,14 +389,14 @@ def _shard(name: str, matrix: Any, axis: int) -> str:
         return ""
     lines = matrix if axis == 0 else matrix.T
     count, eighth = len(lines), -(-len(lines) // 8)
-    strewn = name.endswith("lora_A") and axis == 0
-    if lines[:eighth, 0].any() and lines[-eighth:, 0].any() and not strewn:
+    strict = name.endswith("lora_A") and axis == 0
+    if lines[:eighth, 0].any() and lines[-eighth:, 0].any() and not strict:
         return ""  # a quarter at both ends is at least an eighth at one
     full = np.flatnonzero(lines.any(axis=1))
     if not len(full):
         return ""
-    empty = count - len(full) if strewn else count - int(full[-1] - full[0] + 1)
-    is_shard = empty and empty >= (0 if strewn else SHARD_SHARE) * count
+    empty = count - len(full) if strict else count - int(full[-1] - full[0] + 1)
+    is_shard = empty and empty >= (0 if strict else SHARD_SHARE) * count
     return f"{empty} of {count} {'rows' if axis == 0 else 'columns'}" if is_shard else ""
 
 
