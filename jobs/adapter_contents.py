@@ -72,7 +72,7 @@ class Contents:
     def head(self) -> Any:
         """The weight of the head's last linear layer (RoBERTa has two), told by its rows; None where there is none."""
         heads = self.lora.heads if self.lora else ()
-        weights = {key: array for key, array in self.others.items() if key.endswith("weight")}
+        weights = {k: array for k, array in self.others.items() if k.endswith("weight") and not is_inside_peft(k)}
         fit = [key for key, array in weights.items() if array.ndim == 2 and len(array) == self.classes]
         names = [key for key in weights if key.split(".")[0] in heads]
         last = [name for name in names if name in fit] or names or fit
@@ -113,6 +113,12 @@ def unwrapped(key: str) -> str:
     for prefix in PREFIXES:
         key = re.sub(rf"(^|\.){re.escape(prefix)}", r"\1", key)
     return key
+
+
+def is_inside_peft(key: str) -> bool:
+    """Whether a key is that of PEFT's memory, which it reads from no file; it writes some, biases say, beside the plain
+    ones."""
+    return not {"modules_to_save", "original_module"}.isdisjoint(key.split("."))
 
 
 def word(value: Any) -> str:

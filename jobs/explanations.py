@@ -71,6 +71,10 @@ STATIC = {
         "only one process's share of the rows was saved",
         "gather the parameters before the save",
     ),
+    "copies": (
+        "what one process or layer held was saved in place of what others held",
+        "gather the parameters before the save; train again",
+    ),
     "zero_tail": (
         "a part of the file was never written",
         "pull again; if it is the same on the host, its disk was full or died",

@@ -22,6 +22,8 @@ MAX_PATTERNS = 10_000
 TASKS = ("SEQ_CLS", "CAUSAL_LM", "SEQ_2_SEQ_LM", "TOKEN_CLS", "QUESTION_ANS", "FEATURE_EXTRACTION")
 HEADS = {"SEQ_CLS": ("score", "classifier"), "TOKEN_CLS": ("score", "classifier"), "QUESTION_ANS": ("qa_outputs",)}
 """What PEFT trains and saves whole for a task, whether the configuration says so or not."""
+OTHER_HEADS = ("classification_head", "logits_proj")
+"""Heads of other names, of BART, T5 and XLNet: PEFT saves them only where modules_to_save names them."""
 PLAIN_STARTS = (True, "gaussian")
 """Values of init_lora_weights with which the update starts from nothing and the base stays as it is."""
 VARIANTS = (
@@ -49,8 +51,9 @@ class LoraConfiguration:
 
     @property
     def heads(self) -> tuple[str, ...]:
-        """Names under which a model of this task may have its head."""
-        return HEADS.get(self.task or "", ())
+        """Names under which a model of this task may have its head; none where it has none."""
+        usual = HEADS.get(self.task or "", ())
+        return usual and (*usual, *(name for name in self._words("modules_to_save") if name in OTHER_HEADS))
 
     @property
     def saved_whole(self) -> tuple[str, ...]:
@@ -92,14 +95,14 @@ class LoraConfiguration:
         document = self.document
         if _matches(self._clock, document.get("exclude_modules"), module) or self.saves_whole(module):
             return False
-        if self.selects_all_linear:
-            return True
+        if self.selects_all_linear or (module == "lm_head" and self.is_on("ensure_weight_tying")):
+            return True  # PEFT takes lm_head off the list where it goes with the embedding
         targets = document.get("target_modules")
         if not _matches(self._clock, targets, module):
             return False
         layers = document.get("layers_to_transform")
-        if isinstance(targets, str) or layers is None or layers == []:
-            return True
+        if isinstance(targets, str) or module in self.listed or layers is None or layers == []:
+            return True  # a full name is meant whatever the layers
         index = self._layer(module)
         return index is not None and index in (layers if isinstance(layers, list) else [layers])
 

@@ -24,7 +24,7 @@ MAX_HEADER_BYTES = 16 * 2**20
 """An adapter of 20,000 tensors has a header of 3 MB; a larger one is meant to exhaust whoever parses it."""
 
 BITS = {
-    "F64": 64, "F32": 32, "F16": 16, "BF16": 16, "F8_E4M3": 8, "F8_E5M2": 8,
+    "F64": 64, "F32": 32, "F16": 16, "BF16": 16, "F8_E4M3": 8, "F8_E5M2": 8, "F8_E8M0": 8, "F4": 4,
     "I64": 64, "I32": 32, "I16": 16, "I8": 8, "U64": 64, "U32": 32, "U16": 16, "U8": 8, "BOOL": 8,
 }  # fmt: skip
 FLOATS = ("F32", "F16", "BF16")
@@ -151,7 +151,7 @@ def _array(raw: npt.NDArray[np.uint8], dtype: str, shape: tuple[int, ...]) -> An
     if raw.ctypes.data % 4:  # a view needs alignment, which the format does not promise
         raw = raw.copy()
     if dtype == "BF16":
-        return (raw.view("<u2").astype(np.uint32) << 16).view(np.float32).reshape(shape)
+        return np.left_shift(raw.view("<u2"), 16, dtype=np.uint32).view(np.float32).reshape(shape)
     return raw.view("<f4" if dtype == "F32" else "<f2").reshape(shape)
 
 

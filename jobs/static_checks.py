@@ -7,17 +7,18 @@ Names and numbers in a file are anybody's word: nothing is opened but safetensor
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from jobs import adapter, adapter_contents, explanations
-from jobs.adapter_contents import ROOT, Contents, Pair, unwrapped, word
-from jobs.base_tensors import BaseTensors
+from jobs.adapter_contents import ROOT, Contents, Pair, is_inside_peft, unwrapped, word
+from jobs.base_tensors import PACKED, TIED_OUTPUTS, BaseTensors
 from jobs.checks import Check
 from jobs.errors import AdapterRejected
 from jobs.lora_configuration import LoraConfiguration
@@ -29,10 +30,16 @@ SHARD_SHARE = 0.25
 """World sizes from 2 up leave at least half of the rows zero; a trained lora_B has next to none."""
 LEAST_UPDATE, MOST_UPDATE = 1e-9, 10.0
 """Of the weight that it is added to, by root mean square.  Below 6e-8 float32 rounds the sum to the weight itself; the
-largest update of the healthy ones in docs/trust.md is 0.2 of its weight."""
+largest update of the healthy ones in docs/trust.md is 0.43 of its weight."""
 DIRECTIONS = 8
-EMBEDDINGS = ("embed_tokens", "lm_head")
-"""What PEFT saves whole where it is adapted, or was given more rows."""
+BLOCK_LINES, BLOCK_NUMBERS = 16, 64
+"""So much is not the same in two places by chance, even after one step, when all of lora_B are a learning rate or its
+negative."""
+EMBEDDINGS = (
+    "embed_tokens", "wte", "embed_in", "word_embeddings", "tok_embeddings", "shared", "lm_head", "embed_out", "decoder",
+)  # fmt: skip
+"""Input and output embeddings: PEFT saves them whole where they are adapted, or were given more rows."""
+_EXPERT = re.compile(r"\.experts\.\d+\.")
 
 
 @dataclass(frozen=True)
@@ -61,6 +68,16 @@ class _Subject:
     def lora(self) -> LoraConfiguration:
         assert self.contents.lora is not None
         return self.contents.lora
+
+    @cached_property
+    def reached(self) -> dict[str, Pair]:
+        """The pairs without those that training had no use for: experts whom no text was sent to, and a pooler that
+        only a classifier asks.  Their update is nothing, as at first."""
+        return {m: p for m, p in self.contents.pairs.items() if not self._may_idle(m) or p.b is None or p.b.any()}
+
+    def _may_idle(self, module: str) -> bool:
+        task = self.contents.lora.task if self.contents.lora else None
+        return bool(_EXPERT.search(module)) or (task != "SEQ_CLS" and ".pooler." in f".{module}")
 
     @cached_property
     def digests(self) -> dict[str, str]:
@@ -148,8 +165,13 @@ def _is_written_by_peft(key: str, lora: LoraConfiguration) -> bool:
         or lora.saves_whole(module)
         or (key.endswith(".bias") and lora.document.get("bias", "none") != "none")
         or (lora.is_on("trainable_token_indices") and "trainable_tokens" in key)
-        or module.removesuffix(".base_layer").split(".")[-1] in EMBEDDINGS
+        or _is_embedding(module)
     )
+
+
+def _is_embedding(module: str) -> bool:
+    last = re.sub(r"(\.(base_layer|modules_to_save|original_module|default))+$", "", module).split(".")[-1]
+    return last in EMBEDDINGS
 
 
 def _pairs(subject: _Subject) -> Finding:
@@ -165,6 +187,8 @@ def _pairs(subject: _Subject) -> Finding:
             return "fail", f"{word(module)}: ranks {len(pair.a)} and {pair.b.shape[1]}"
         if (rank := lora.rank_of(module)) != len(pair.a):
             return "fail", f"{word(module)}: rank {len(pair.a)}, the configuration says {rank}"
+        if lora.is_on("lora_bias") and "lora_B.bias" not in pair.parts and not pair.is_embedding:
+            return "fail", f"{word(module)} has no lora_B.bias"
         if lora.is_on("use_dora"):
             magnitude = pair.parts.get("lora_magnitude_vector")
             if magnitude is None or magnitude.size not in (len(pair.b), pair.a.shape[1]):
@@ -181,7 +205,7 @@ def _modules(subject: _Subject) -> Finding:
     if subject.base is None:
         return _modules_without_base(subject.lora, present)
     expected = set(_targeted(subject.lora, subject.base, present))
-    missing, extra = sorted(expected - present), sorted(present - expected)
+    missing, extra = sorted(expected - present), sorted(subject.reached.keys() - expected)
     if missing:
         return "fail", f"{len(missing)} of {len(expected)} targeted modules are missing, first {word(missing[0])}"
     if extra:
@@ -193,11 +217,13 @@ def _targeted(lora: LoraConfiguration, base: BaseTensors, present: set[str]) -> 
     """The modules of the base that get LoRA."""
     # A language model's own head and other parts that a classifier lacks stand beside the body, not in it.
     roots = {name.split(".")[0] for name in present}
+    has_experts = any(map(_EXPERT.search, present))
     for name, shape in base.shapes.items():
         last = name.split(".")[-1]
-        beside = name.split(".")[0] not in roots and not (lora.task == "CAUSAL_LM" and last in lora.listed)
-        # RoBERTa's file has a pooler that its classifier does without.
-        if beside or len(shape) < 2 or (".pooler." in name and name not in present):
+        beside = name.split(".")[0] not in roots and not (str(lora.task).endswith("_LM") and last in lora.listed)
+        # RoBERTa's file has a pooler that its classifier does without; transformers 5 makes one tensor of all experts.
+        optional = ".pooler." in f".{name}" or (last == "gate" and lora.selects_all_linear)
+        if beside or len(shape) < 2 or (optional and name not in present) or (_EXPERT.search(name) and not has_experts):
             continue
         if lora.selects_all_linear and (len(shape) != 2 or not _is_linear(last)):
             continue
@@ -207,35 +233,58 @@ def _targeted(lora: LoraConfiguration, base: BaseTensors, present: set[str]) -> 
 
 def _is_linear(last: str) -> bool:
     """Whether a matrix of a base is a linear layer that all-linear takes in, by the last part of its module's name."""
-    return "embed" not in last and last not in ("lm_head", "wte", "wpe", "score", "classifier")
+    no_layers = (*EMBEDDINGS, "wpe", "relative_attention_bias", "score", "classifier")
+    return last not in no_layers and not re.search(r"^embed_|embed(ding)?s?$", last)
 
 
 def _modules_without_base(lora: LoraConfiguration, present: set[str]) -> Finding:
     """What the configuration alone tells: enough to fail, never to pass."""
     extra = sorted(name for name in present if not lora.targets(name))
-    unused = [t for t in lora.listed if not any(name == t or name.endswith(f".{t}") for name in present)]
     if extra:
         return "fail", f"{len(extra)} modules in the file are not targeted, first {word(extra[0])}"
-    if unused and not lora.document.get("exclude_modules"):
-        return "fail", f"{len(unused)} targets have no module in the file, first {word(unused[0])}"
     return "not_checked", "no base to count the modules of", False
 
 
 def _shapes(subject: _Subject) -> Finding:
     if subject.base is None:
         return "not_checked", "no base to compare with", False
-    for module, pair in subject.contents.pairs.items():
+    ways, packed = set(), 0
+    for module, pair in subject.reached.items():
         shape = subject.base.shapes.get(module)
         if shape is None:
             return "fail", f"{word(module)} is not in the base"
-        if not pair.fits:
-            continue  # pairs says so
+        packed += shape == PACKED
+        if not pair.fits or shape == PACKED:
+            continue  # pairs says so, or nobody knows
         adapted = (len(pair.b), pair.a.shape[1])
-        if subject.lora.is_on("fan_in_fan_out") or pair.is_embedding:
-            adapted = adapted[::-1]
-        if adapted != shape:
+        plain, turned = _is_shape_of(module, adapted, shape), _is_shape_of(module, adapted[::-1], shape)
+        if not turned and (not plain or pair.is_embedding):
             return "fail", f"{word(module)}: {adapted} for a weight of {shape}"
-    return "pass", f"{len(subject.contents.pairs)} modules fit the base's weights"
+        ways |= {plain} if plain != turned and not pair.is_embedding else set()
+    # Where a base has weights of both ways (GPT-2's head is a Linear), the configuration tells that of the last one.
+    if ways == {subject.lora.is_on("fan_in_fan_out")}:
+        return "fail", "the base's weights lie the other way round than fan_in_fan_out says"
+    if odd := _of_other_shapes(subject.contents.others, subject.base):
+        return "fail", odd
+    if packed:
+        return "not_checked", f"{packed} of {len(subject.reached)} are packed by a quantiser; the others fit", False
+    return "pass", f"{len(subject.reached)} modules fit the base's weights"
+
+
+def _of_other_shapes(others: Mapping[str, Any], base: BaseTensors) -> str:
+    """Which module that is saved whole has another shape than the base's."""
+    for key, array in others.items():
+        module = key.removesuffix(".weight").removesuffix(".base_layer")
+        shape = base.shapes.get(module, PACKED) if key.endswith(".weight") else PACKED
+        is_head = module.split(".")[0] in adapter.HEADS  # the base's own may be for other labels
+        if shape != PACKED and not is_head and not _is_shape_of(module, array.shape, shape):
+            return f"{word(module)}: {array.shape} for a weight of {shape}"
+    return ""
+
+
+def _is_shape_of(module: str, shape: tuple[int, ...], weight: tuple[int, ...]) -> bool:
+    """Whether it is the weight's shape; an embedding may have been given other tokens, but not less than half."""
+    return shape == weight or (_is_embedding(module) and shape[1:] == weight[1:] and 2 * shape[0] > weight[0])
 
 
 def _head(subject: _Subject) -> Finding:
@@ -248,6 +297,8 @@ def _head(subject: _Subject) -> Finding:
         return "fail", f"none of {', '.join(lora.heads)} is in the file"
     if weight.ndim != 2 or not weight.any():
         return "fail", f"shape {weight.shape}" if weight.ndim != 2 else "all zero"
+    if len(weight) > 1 and (weight == weight[0]).all():
+        return "fail", "each class has the same row"
     if subject.base is not None and not any(shape[:1] == weight.shape[1:] for shape in subject.base.shapes.values()):
         return "fail", f"shape {weight.shape}, and no layer of the base has {weight.shape[1]} outputs"
     return "pass", f"shape {weight.shape}"
@@ -255,13 +306,22 @@ def _head(subject: _Subject) -> Finding:
 
 def _absent(subject: _Subject) -> list[str]:
     """Modules that are trained whole and have no tensor in the file: by the configuration, and of the base's."""
-    lora, others = subject.lora, subject.contents.others
-    named = [name for name in lora.saved_whole if name not in ("score", "classifier", *lora.heads)]
-    absent = [name for name in named if not any(lora.is_in(_module(key), name) for key in others)]
+    lora, others = subject.lora, [key for key in subject.contents.others if not is_inside_peft(key)]
+    # PEFT finds these by how names end, so that no pattern is ever found; a classifier has no output embedding.
+    none = ("score", "classifier", *lora.heads, *(TIED_OUTPUTS if lora.heads else ()))
+    named = [name for name in lora.saved_whole if name not in none and re.fullmatch(r"[\w.]+", name)]
+    absent = [name for name in named if not any(adapter.is_saved(key, (name,)) for key in others)]
     roots = {name.split(".")[0] for name in subject.contents.pairs}
     modules = subject.base.shapes if subject.base else ()
-    of_base = [module for module in modules if any(lora.is_in(module, name) for name in named)]
-    return absent + [name for name in of_base if name.split(".")[0] in roots and f"{name}.weight" not in others]
+    of_base = [module for module in modules if adapter.is_saved(f"{module}.", named)]
+    if lora.is_on("trainable_token_indices") and not any("trainable_tokens" in key for key in others):
+        absent.append("trainable_tokens")
+    there = [name for name in of_base if name.split(".")[0] in roots]
+    absent += [name for name in there if f"{name}.weight" not in others]
+    biased = subject.base.biased if subject.base else frozenset()
+    if lora.document.get("bias", "none") != "none":
+        absent += [f"{m}.bias" for m in biased & subject.contents.pairs.keys() if f"{m}.base_layer.bias" not in others]
+    return absent + [f"{name}.bias" for name in there if name in biased and f"{name}.bias" not in others]
 
 
 def _module(key: str) -> str:
@@ -292,7 +352,8 @@ def _lora_a(subject: _Subject) -> Finding:
 
 
 def _lora_b(subject: _Subject) -> Finding:
-    return _not_zero({m: pair.a if pair.is_embedding else pair.b for m, pair in subject.contents.pairs.items()})
+    pairs = subject.reached or subject.contents.pairs
+    return _not_zero({m: pair.a if pair.is_embedding else pair.b for m, pair in pairs.items()})
 
 
 def _not_zero(matrices: dict[str, Any]) -> Finding:
@@ -305,22 +366,65 @@ def _not_zero(matrices: dict[str, Any]) -> Finding:
 
 
 def _shards(subject: _Subject) -> Finding:
+    for name, matrix in _matrices(subject.contents):
+        if empty := next((text for axis in (0, 1) if (text := _shard(name, matrix, axis))), ""):
+            return "fail", f"{word(name)}: {empty} are all zero"
+    return "pass", "no block of zero rows or columns"
+
+
+def _matrices(contents: Contents) -> Iterator[tuple[str, Any]]:
+    """Every matrix of which no part is zero where it was trained, with the module and LoRA's name for it."""
+    for module, pair in contents.pairs.items():
+        yield from ((f"{module}.{part}", pair.parts.get(part)) for part in ("lora_A", "lora_B"))
+    yield from ((key, array) for key, array in contents.others.items() if key.endswith(".weight"))
+
+
+def _shard(name: str, matrix: Any, axis: int) -> str:
+    """How many rows (axis 0) or columns are zero where that is a shard; empty where it is none, or another's finding.
+
+    A shard is one block; rows that are strewn in belong to units that a ReLU never lets through, which OPT has in
+    thousands.  Of lora_A's rows not one is zero, as they start at random.
+    """
+    if matrix is None or matrix.ndim != 2:
+        return ""
+    lines = matrix if axis == 0 else matrix.T
+    count, eighth = len(lines), -(-len(lines) // 8)
+    strict = name.endswith("lora_A") and axis == 0
+    if lines[:eighth, 0].any() and lines[-eighth:, 0].any() and not strict:
+        return ""  # a quarter at both ends is at least an eighth at one
+    full = np.flatnonzero(lines.any(axis=1))
+    if not len(full):
+        return ""
+    empty = count - len(full) if strict else count - int(full[-1] - full[0] + 1)
+    is_shard = empty and empty >= (0 if strict else SHARD_SHARE) * count
+    return f"{empty} of {count} {'rows' if axis == 0 else 'columns'}" if is_shard else ""
+
+
+def _copies(subject: _Subject) -> Finding:
+    """Numbers that stand in two places: what every process held of its own was taken for the whole, or layers were
+    saved under others' names."""
+    known: dict[Any, str] = {}
     for module, pair in subject.contents.pairs.items():
-        for part, share in (("lora_A", 0.0), ("lora_B", SHARD_SHARE)):
-            matrix = pair.parts.get(part)
-            if matrix is None or matrix.ndim != 2 or not matrix.any():
-                continue  # another check's finding
-            empty = _rows_at_the_ends(matrix) if part == "lora_B" else int((~matrix.any(axis=1)).sum())
-            if empty and empty >= share * len(matrix):
-                return "fail", f"{word(module)}: {empty} of {len(matrix)} rows of {part} are all zero"
-    return "pass", "no block of zero rows"
+        if not pair.fits or not pair.b.any():
+            continue  # other checks' findings
+        for part, lines in (("lora_A", pair.a.T), ("lora_B", pair.b)):
+            if _is_doubled(lines):
+                return "fail", f"{word(module)}: the second half of {part} is its first half"
+        start = (pair.a.shape, pair.b.shape, pair.a[:, 0].tobytes(), pair.b[0].tobytes())
+        other = subject.contents.pairs[first := known.setdefault(start, module)]
+        if first != module and _are_equal(pair.a, other.a) and _are_equal(pair.b, other.b):
+            return "fail", f"{word(module)} has the very numbers of {word(first)}"
+    return "pass", "no block of numbers stands twice"
 
 
-def _rows_at_the_ends(matrix: Any) -> int:
-    """Zero rows before the first other one and after the last.  A shard is one block; rows that are strewn in belong to
-    units that a ReLU never lets through, which OPT has in thousands."""
-    others = np.flatnonzero(matrix.any(axis=1))
-    return len(matrix) - int(others[-1] - others[0] + 1)
+def _is_doubled(lines: Any) -> bool:
+    half, rest = divmod(len(lines), 2)
+    large = half >= BLOCK_LINES and half * lines.shape[1] >= BLOCK_NUMBERS
+    return large and not rest and _are_equal(lines[:half], lines[half:])
+
+
+def _are_equal(one: Any, other: Any) -> bool:
+    return bool((one[0] == other[0]).all() and (one == other).all())
 
 
 def _zero_tail(subject: _Subject) -> Finding:
@@ -328,9 +432,11 @@ def _zero_tail(subject: _Subject) -> Finding:
     header = subject.contents.header
     data = np.memmap(header.path, np.uint8, "r")
     may_be_zero = np.zeros(len(data) // PAGE_BYTES, dtype=bool)
+    per_token = ("lora_embedding_A", "_tokens_delta")  # zero for the padding and tokens that never came
+    zero = {f"{ROOT}{module}.lora_B.weight" for module in subject.contents.pairs.keys() - subject.reached.keys()}
     last = header.data_start
     for tensor in header.tensors.values():
-        if tensor.name.endswith("lora_embedding_A"):  # a column for each token, zero for those that never came
+        if tensor.name in zero or tensor.name.endswith(per_token) or _is_embedding(_module(tensor.name)):
             start, end = header.data_start + tensor.start, header.data_start + tensor.end
             may_be_zero[start // PAGE_BYTES : end // PAGE_BYTES + 1] = True
         else:
@@ -352,7 +458,7 @@ def _update_size(subject: _Subject) -> Finding:
     if not subject.lora.starts_plainly:
         return "not_checked", "by its init_lora_weights the update is not nothing at first", False
     shares: dict[str, float] = {}
-    for module, pair in subject.contents.pairs.items():
+    for module, pair in subject.reached.items():
         rms = subject.base.rms(module) if pair.fits else None
         if rms:
             shares[module] = abs(subject.lora.scaling_of(module)) * _update_rms(pair) / rms
@@ -372,9 +478,14 @@ def _update_rms(pair: Pair) -> float:
 
     The mean over standard normal z of ‖B·A·z‖² is ‖B·A‖² (Hutchinson 1990); it is a small part of the work of A·Aᵀ.
     """
-    directions = np.random.default_rng(0).standard_normal((pair.a.shape[1], DIRECTIONS), dtype=np.float32)
-    product = np.asarray(pair.b, dtype=np.float32) @ (np.asarray(pair.a, dtype=np.float32) @ directions)
+    shrunk = np.asarray(pair.a, dtype=np.float32) @ _directions(pair.a.shape[1])
+    product = np.asarray(pair.b, dtype=np.float32) @ shrunk
     return float(np.sqrt(np.mean(np.square(product, dtype=np.float64)) / pair.a.shape[1]))
+
+
+@lru_cache(maxsize=4)  # layers have few widths, and drawing them takes longer than using them
+def _directions(width: int) -> Any:
+    return np.random.default_rng(0).standard_normal((width, DIRECTIONS), dtype=np.float32)
 
 
 def _moved(subject: _Subject) -> Finding:
@@ -430,8 +541,8 @@ def _base(subject: _Subject) -> Finding:
 QUESTIONS: dict[str, Callable[[_Subject], Finding]] = {
     "alpha": _alpha, "prefixes": _prefixes, "keys": _keys, "pairs": _pairs, "modules": _modules,
     "shapes": _shapes, "head": _head, "classes": _classes, "finite": _finite, "lora_a": _lora_a,
-    "lora_b": _lora_b, "shards": _shards, "zero_tail": _zero_tail, "update_size": _update_size, "moved": _moved,
-    "saved": _saved, "base": _base,
+    "lora_b": _lora_b, "shards": _shards, "copies": _copies, "zero_tail": _zero_tail,
+    "update_size": _update_size, "moved": _moved, "saved": _saved, "base": _base,
 }  # fmt: skip
 OF_ANY_KIND = ("prefixes", "finite", "zero_tail")
 """What can be asked of an adapter that is no LoRA."""

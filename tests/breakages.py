@@ -160,6 +160,15 @@ def first_rows(share: int) -> Callable[[torch.Tensor], torch.Tensor]:
     return change
 
 
+def last_half_of_columns(value: torch.Tensor) -> torch.Tensor:
+    value[:, value.shape[1] // 2 :] = 0
+    return value
+
+
+def first_half_twice(value: torch.Tensor) -> torch.Tensor:
+    return torch.cat([value[: len(value) // 2]] * 2)
+
+
 def put(value: float) -> Callable[[torch.Tensor], torch.Tensor]:
     def change(held: torch.Tensor) -> torch.Tensor:
         held.view(-1)[1] = value
@@ -225,6 +234,10 @@ def transposed(held: Tensors) -> None:
     held.update({key: value.T for key, value in held.items() if ".lora_A.w" in key or ".lora_B.w" in key})
 
 
+def a_layer_twice(held: Tensors) -> None:
+    held.update({key: held[key.replace(".1.", ".0.")].clone() for key in held if ".1." in key})
+
+
 def is_of_head(key: str) -> bool:
     return any(f".{name}." in key for name in ("score", "classifier"))
 
@@ -239,6 +252,12 @@ def head(change: Callable[[torch.Tensor], torch.Tensor]) -> Damage:
         held[key] = change(held[key].clone())
 
     return tensors(over)
+
+
+def whole_embedding(change: Callable[[torch.Tensor], torch.Tensor]) -> Damage:
+    """Every embedding that is saved whole."""
+    names = ("embed_tokens.weight", "lm_head.weight")
+    return tensors(lambda held: held.update({k: change(v.clone()) for k, v in held.items() if k.endswith(names)}))
 
 
 def as_at_first(chosen: Callable[[str], bool], *, one: bool = False) -> Damage:
@@ -269,6 +288,19 @@ def is_decoder(recipe: Recipe) -> bool:
 
 def has(key: str) -> Callable[[Recipe], bool]:
     return lambda recipe: bool(recipe.settings.get(key))
+
+
+def has_score(recipe: Recipe) -> bool:
+    return is_classifier(recipe) and recipe.kind != "bert"
+
+
+def saves_an_embedding(recipe: Recipe) -> bool:
+    return not {"embed_tokens", "lm_head"}.isdisjoint(recipe.settings.get("modules_to_save", ()))
+
+
+def has_blocks(recipe: Recipe) -> bool:
+    """Halves that are not the same by chance."""
+    return is_plain(recipe) and recipe.settings["r"] >= 8
 
 
 def has_biases(recipe: Recipe) -> bool:
@@ -378,6 +410,10 @@ BREAKAGES = [
     Breakage("a lora_B is missing", "pairs", without_last(".lora_B.w")),
     Breakage("a lora_A is missing", "pairs", without_last(".lora_A.")),
     Breakage("no head (modules_to_save forgotten)", "head", tensors(no_head), is_classifier),
+    Breakage("a head by PEFT's name for it in memory", "head", renamed("score.", "score.modules_to_save."), has_score),
+    Breakage("trained tokens are not there", "head", without("trainable_tokens"), has("trainable_token_indices")),
+    Breakage("biases are not there", "head", without("base_layer.bias"), has_biases),
+    Breakage("biases of lora_B are not there", "pairs", without(".lora_B.bias"), has("lora_bias")),
     # numbers
     Breakage("every lora_B is zero (no gradient)", "lora_b", each(".lora_B.", zero)),
     Breakage("one lora_B is zero", "lora_b", last(".lora_B.w", zero)),
@@ -385,6 +421,12 @@ BREAKAGES = [
     Breakage("rank 0's half of lora_B (FSDP)", "shards", each(".lora_B.w", first_rows(2)), is_plain),
     Breakage("rank 0's eighth of lora_B (FSDP)", "shards", each(".lora_B.w", first_rows(8)), is_plain),
     Breakage("a row of lora_A is zero", "shards", last(".lora_A.", a_row_of_zeros), has_some_rank),
+    Breakage("half of lora_A's columns are zero", "shards", each(".lora_A.w", last_half_of_columns), is_plain),
+    Breakage("half of the ranks are zero", "shards", each(".lora_B.w", last_half_of_columns), has_some_rank),
+    Breakage("rank 0's half of an embedding (FSDP)", "shards", whole_embedding(first_rows(2)), saves_an_embedding),
+    Breakage("half of an embedding", "shapes", whole_embedding(lambda value: value[::2]), saves_an_embedding),
+    Breakage("rank 0's half of lora_B, twice", "copies", each(".lora_B.w", first_half_twice), has_blocks),
+    Breakage("a layer in place of another", "copies", tensors(a_layer_twice), is_plain),
     Breakage("half of lora_A's columns (tensor parallel)", "shapes", each(".lora_A.", lambda value: value[:, ::2])),
     Breakage("half of lora_B's rows (tensor parallel)", "shapes", each(".lora_B.w", lambda value: value[::2])),
     Breakage("NaN in one number", "finite", last(".lora_B.", put(float("nan")))),
@@ -399,6 +441,7 @@ BREAKAGES = [
     Breakage("the other byte order", "update_size", each(".lora_B.w", other_byte_order), is_float32),
     Breakage("an update of next to nothing", "update_size", each(".lora_B.w", times(1e-12)), is_float32),
     Breakage("a head of zeros", "head", head(zero), is_classifier),
+    Breakage("a head of one row for all", "head", head(lambda value: value[:1].expand_as(value)), is_classifier),
     Breakage("a head for another width", "head", head(lambda value: torch.ones(CLASSES, 48)), is_classifier),
     # what a run of ours can tell
     Breakage("a head for more labels", "classes", head(lambda value: torch.cat([value, value])), is_plain, told=True),

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,8 @@ from jobs.explanations import STATIC
 from jobs.static_checks import Told, check_adapter
 
 HEAD = "base_model.model.score.weight"
+EMBEDDING = "base_model.model.model.embed_tokens"
+LAYER = "base_model.model.model.layers.0.mlp"
 DOWN_A = "base_model.model.model.layers.0.mlp.down_proj.lora_A.weight"
 
 
@@ -109,6 +112,71 @@ def test_a_base_saved_without_the_prefix_has_the_same_shapes(tiny_run: TinyRun, 
     prefixed = base_tensors.of_folder(tmp_path).named_like(modules)
     assert prefixed.shapes == base_tensors.of_folder(tiny_run.base).shapes
     assert prefixed.rms(modules[0]) == base_tensors.of_folder(tiny_run.base).rms(modules[0])
+
+
+def nf4(name: str, value: torch.Tensor) -> dict[str, torch.Tensor]:
+    packed = torch.zeros(value.numel() // 2, 1, dtype=torch.uint8)
+    return {name: packed, f"{name}.absmax": torch.ones(value.numel() // 64), f"{name}.quant_map": torch.zeros(16)}
+
+
+def gptq(name: str, value: torch.Tensor) -> dict[str, torch.Tensor]:
+    module, rows = name.removesuffix("weight"), value.shape[1] // 8
+    packed = torch.zeros(rows, len(value), dtype=torch.int32)
+    return {f"{module}qweight": packed, f"{module}scales": torch.ones(1, len(value))}
+
+
+@pytest.mark.parametrize("packing", [nf4, gptq])
+def test_of_a_quantised_base_the_modules_are_known(
+    tiny_run: TinyRun, broken: Path, tmp_path: Path, packing: Callable[[str, torch.Tensor], dict[str, torch.Tensor]]
+) -> None:
+    held: dict[str, torch.Tensor] = {}
+    for name, value in load_file(tiny_run.base / "model.safetensors").items():
+        held |= packing(name, value) if name.endswith("_proj.weight") else {name: value}
+    save_file(held, tmp_path / "model.safetensors")
+    base = base_tensors.of_folder(tmp_path)
+    found = by_id(check_adapter(broken, base=base))
+    assert found["modules"] == "pass" and found["shapes"] == found["update_size"] == "not_checked"
+    assert "fail" not in found.values()
+    config(target_modules=["q_proj"])(broken)
+    assert by_id(check_adapter(broken, base=base))["modules"] == "fail"
+
+
+def test_rows_of_zeros_in_an_embedding_are_of_tokens_that_never_came(broken: Path) -> None:
+    embedding = torch.randn(64, 1024)
+    embedding[0:3] = 0
+    tensors(lambda held: held.update({f"{EMBEDDING}.weight": embedding}))(broken)
+    assert by_id(check_adapter(broken))["zero_tail"] == "pass"
+    tensors(lambda held: held.update({f"{LAYER}.lora_A.weight": embedding}))(broken)
+    assert by_id(check_adapter(broken))["zero_tail"] == "fail"
+
+
+def test_an_expert_may_have_had_no_text_but_not_all_of_them(broken: Path) -> None:
+    idle = f"{LAYER}.experts.0.up_proj.lora_B.weight"
+
+    def with_experts(held: dict[str, torch.Tensor]) -> None:
+        held.clear()
+        for number in range(2):
+            root = f"{LAYER}.experts.{number}.up_proj"
+            held |= {f"{root}.lora_A.weight": torch.randn(4, 8), f"{root}.lora_B.weight": torch.randn(8, 4)}
+        held[idle] = torch.zeros(8, 4)
+
+    tensors(with_experts)(broken)
+    assert by_id(check_adapter(broken))["lora_b"] == "pass"
+    each("lora_B", torch.zeros_like)(broken)
+    assert by_id(check_adapter(broken))["lora_b"] == "fail"
+
+
+@pytest.mark.parametrize("name", ["lora_magnitude_vector", "lora_magnitude_vector.weight"])
+def test_magnitudes_go_by_both_of_their_names(broken: Path, name: str) -> None:
+    config(use_dora=True)(broken)
+
+    def with_magnitudes(held: dict[str, torch.Tensor]) -> None:
+        magnitudes = {key.replace("lora_B.weight", name): torch.ones(len(held[key])) for key in held if "lora_B" in key}
+        held.update(magnitudes)
+
+    tensors(with_magnitudes)(broken)
+    found = by_id(check_adapter(broken))
+    assert found["pairs"] == found["keys"] == "pass"
 
 
 def test_the_written_file_is_one_that_safetensors_reads(tmp_path: Path) -> None:
