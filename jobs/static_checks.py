@@ -7,6 +7,7 @@ Names and numbers in a file are anybody's word: nothing is opened but safetensor
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -21,6 +22,7 @@ from jobs.base_tensors import BaseTensors
 from jobs.checks import Check
 from jobs.errors import AdapterRejected
 from jobs.lora_configuration import LoraConfiguration
+from jobs.safetensors_file import Tensor
 
 PAGE_BYTES = 4096
 TAIL_BYTES = 64
@@ -30,9 +32,13 @@ SHARD_SHARE = 0.25
 LEAST_UPDATE, MOST_UPDATE = 1e-9, 10.0
 """Of the weight that it is added to, by root mean square.  Below 6e-8 float32 rounds the sum to the weight itself; the
 largest update of the healthy ones in docs/trust.md is 0.2 of its weight."""
+MOST_COMPARED = 5_000_000
+"""Names and patterns of a configuration times tensors: some seconds.  An entry of rank_pattern for each linear layer of
+a 70B model makes a million."""
 DIRECTIONS = 8
 EMBEDDINGS = ("embed_tokens", "lm_head")
 """What PEFT saves whole where it is adapted, or was given more rows."""
+_EMBEDDING = re.compile(r"(embed\w*|wte|lm_head)(\.base_layer)?\.weight\Z")
 
 
 @dataclass(frozen=True)
@@ -83,6 +89,11 @@ def check_adapter(folder: Path, *, base: BaseTensors | None = None, told: Told |
     try:
         contents, first = adapter_contents.read(folder, tasks=("SEQ_CLS",) if told else ())
         found |= first
+        tensors = len(contents.arrays) + len(base.shapes if base else ())
+        names = contents.lora.names if contents.lora else 0
+        if tensors * names > MOST_COMPARED:
+            detail = f"{names:,} names and patterns, to be compared with {tensors:,} tensors"
+            raise adapter_contents.Unreadable("config", detail, first)
         named = base.named_like(contents.pairs) if base else None
         subject = _Subject(contents, named, told)
         if contents.lora:
@@ -313,6 +324,8 @@ def _shards(subject: _Subject) -> Finding:
             empty = _rows_at_the_ends(matrix) if part == "lora_B" else int((~matrix.any(axis=1)).sum())
             if empty and empty >= share * len(matrix):
                 return "fail", f"{word(module)}: {empty} of {len(matrix)} rows of {part} are all zero"
+            if part == "lora_B" and (unused := int((~matrix.any(axis=0)).sum())):
+                return "fail", f"{word(module)}: {unused} of {matrix.shape[1]} columns of lora_B are all zero"
     return "pass", "no block of zero rows"
 
 
@@ -330,10 +343,11 @@ def _zero_tail(subject: _Subject) -> Finding:
     may_be_zero = np.zeros(len(data) // PAGE_BYTES, dtype=bool)
     last = header.data_start
     for tensor in header.tensors.values():
-        if tensor.name.endswith("lora_embedding_A"):  # a column for each token, zero for those that never came
-            start, end = header.data_start + tensor.start, header.data_start + tensor.end
-            may_be_zero[start // PAGE_BYTES : end // PAGE_BYTES + 1] = True
-        else:
+        end = tensor.start
+        for start, end in _of_unseen_tokens(tensor, subject.contents.arrays[tensor.name]):
+            first, after = header.data_start + start, header.data_start + end
+            may_be_zero[first // PAGE_BYTES : after // PAGE_BYTES + 1] = True
+        if end < tensor.end:
             last = max(last, header.data_start + tensor.end)
     tail = data[max(header.data_start, last - TAIL_BYTES) : last]
     if len(tail) and not tail.any():
@@ -343,6 +357,17 @@ def _zero_tail(subject: _Subject) -> Finding:
     if blank:
         return "fail", f"{blank} of {len(pages)} pages of {PAGE_BYTES} bytes are all zero"
     return "pass", "no blank page"
+
+
+def _of_unseen_tokens(tensor: Tensor, array: Any) -> Iterator[tuple[int, int]]:
+    """The bytes, from which to which, that may well be zero: LoRA has a column for each token, an embedding a row, and
+    those of padding and of tokens that never came are."""
+    if tensor.name.endswith("lora_embedding_A"):
+        yield tensor.start, tensor.end
+    elif array.ndim == 2 and _EMBEDDING.search(tensor.name):
+        row_bytes = (tensor.end - tensor.start) // len(array)
+        for row in np.flatnonzero(~array.any(axis=1)).tolist():
+            yield tensor.start + row * row_bytes, tensor.start + (row + 1) * row_bytes
 
 
 def _update_size(subject: _Subject) -> Finding:
@@ -362,8 +387,8 @@ def _update_size(subject: _Subject) -> Finding:
     detail = f"{shares[smallest]:.2g} to {shares[largest]:.2g} of the weights they are added to"
     if not shares[largest] <= MOST_UPDATE:
         return "fail", f"{detail}; at most {MOST_UPDATE:g}, and {word(largest)} has the largest"
-    if shares[largest] < LEAST_UPDATE:
-        return "fail", f"{detail}; at least {LEAST_UPDATE:g} is needed to make a difference"
+    if shares[smallest] < LEAST_UPDATE:
+        return "fail", f"{detail}; at least {LEAST_UPDATE:g} makes a difference, and {word(smallest)} has the smallest"
     return "pass", detail
 
 
@@ -386,6 +411,8 @@ def _moved(subject: _Subject) -> Finding:
     if now.keys() != initial.keys():
         strangers = sorted(now.keys() ^ initial.keys())
         return "fail", f"{len(strangers)} tensors are not in both the file and step 0, first {word(strangers[0])}"
+    if unknown := sorted(name for name in now if not isinstance(_digest(initial[name]), str)):
+        return "fail", f"{len(unknown)} tensors have no fingerprint from step 0, first {word(unknown[0])}"
     still = {name for name in now if now[name] == _digest(initial[name])}
     all_a = {name for name in now if name.endswith(".lora_A.weight")}
     stuck = sorted(still - all_a)

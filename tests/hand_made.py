@@ -27,7 +27,7 @@ def adapter_of(artifacts: Path) -> None:
     }
     before, after = ({key: chance.random(shape, np.float32) for key, shape in shapes.items()} for _ in range(2))
     config = {"peft_type": "LORA", "task_type": "SEQ_CLS", "r": 2, "lora_alpha": 4, "target_modules": ["up_proj"]}
-    used_with = {"id2label": {"0": "bad", "1": "good"}, "max_length": 8, "padding_side": "right", "pad_token_id": 0}
+    used_with = {"id2label": {"0": "bad", "1": "good"}, "max_length": 256, "padding_side": "right", "pad_token_id": 0}
     safetensors_file.write(run.adapter / adapter.WEIGHTS, after)
     atomic.write_json(run.adapter / adapter.CONFIG, config)
     atomic.write_json(run.adapter / adapter.CLASSIFIER, used_with)

@@ -281,7 +281,7 @@ def test_what_else_lies_in_the_folder_stays(run: RunDirectory) -> None:
         (lambda run: change(run.adapter / "classifier.json", padding_side="up"), AdapterRejected),
         (lambda run: change(run.adapter / "classifier.json", id2label={"0": "a", "2": "b"}), VerificationFailed),
         (lambda run: change(run.adapter / "classifier.json", id2label={"0": 1, "1": 2}), AdapterRejected),
-        (lambda run: change(run.adapter / "classifier.json", prompt_template="{text}{text}"), AdapterRejected),
+        (lambda run: change(run.adapter / "classifier.json", prompt_template="{text}{text}"), VerificationFailed),
     ],
     ids=["static", "no classifier", "other base", "code", "import", "pad", "side", "gap", "no words", "template"],
 )
