@@ -24,6 +24,7 @@ from jobs.submission import Submission
 
 USED_WITH = ("id2label", "max_length", "padding_side", "pad_token_id", "prompt_template")
 """What classifier.json and the description of the probes both tell, each written by itself."""
+PEFT_DEFAULTS = {"use_rslora": False, "init_lora_weights": True}
 ASKED_FOR = ("max_length", "prompt_template")
 """What of that stands in the spec, which this machine remembers."""
 
@@ -101,7 +102,7 @@ def told(run: RunDirectory) -> Told:
 
 def _of_what_is_here(run: RunDirectory, base: Path | BaseTensors | None, submission: Submission | None) -> list[Check]:
     checks = [*_static(run.adapter, base, told(run)), _written(run), _classifier(run, submission)]
-    return [*checks, *([_provenance(run, submission)] if submission else [])]
+    return [*checks, *([_settings(run, submission), _provenance(run, submission)] if submission else [])]
 
 
 def _static(folder: Path, base: Path | BaseTensors | None, told: Told | None) -> list[Check]:
@@ -205,6 +206,23 @@ def _classifier(run: RunDirectory, submission: Submission | None) -> Check:
     if different:
         return Check("classifier", "fail", f"not as in training: {', '.join(different)}", meaning, todo)
     return Check("classifier", "pass", "labels, length, padding and prompt are those of training")
+
+
+def _settings(run: RunDirectory, submission: Submission) -> Check:
+    """Whether the adapter has the rank, the scaling and the start of a training with this spec."""
+    meaning, todo = "it adds something else than what was trained to the base", "pull again, or train again"
+    try:
+        document = adapter.read_json(run.adapter / adapter.CONFIG)
+    except AdapterRejected as error:
+        return Check("settings", "fail", error.message, meaning, todo)
+    spec = submission.spec
+    # With another start plain PEFT changes the base as it loads the adapter.
+    asked = {"r": spec.lora_r, "lora_alpha": spec.lora_alpha, "use_rslora": spec.use_rslora, "init_lora_weights": True}
+    different = [key for key, value in asked.items() if document.get(key, PEFT_DEFAULTS.get(key)) != value]
+    different += [key for key in ("rank_pattern", "alpha_pattern") if document.get(key)]
+    if different:
+        return Check("settings", "fail", f"not as was asked for: {', '.join(different)}", meaning, todo)
+    return Check("settings", "pass", f"rank {spec.lora_r}, alpha {spec.lora_alpha:g}, as was asked for")
 
 
 def _provenance(run: RunDirectory, submission: Submission) -> Check:

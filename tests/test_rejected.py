@@ -188,9 +188,9 @@ def longer(run: RunDirectory) -> None:
         path.write_text(json.dumps(json.loads(path.read_text()) | {"max_length": 48_000}))
 
 
-def huge_alpha(run: RunDirectory) -> None:
+def configured(run: RunDirectory, **changes: Any) -> None:
     path = run.adapter / "adapter_config.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"lora_alpha": 10**400}))
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 
 
 @pytest.mark.parametrize(
@@ -201,9 +201,24 @@ def huge_alpha(run: RunDirectory) -> None:
         (lambda run: relabelled(run, "good", "good"), "classifier: not as in training: the order of the labels"),
         (longer, "classifier: not as in training: max_length of the spec"),
         (without_digests, "moved: 3 tensors have no fingerprint from step 0"),
-        (huge_alpha, "config: lora_alpha 1000"),
+        (lambda run: configured(run, lora_alpha=10**400), "config: lora_alpha 1000"),
+        (lambda run: configured(run, lora_alpha=32), "settings: not as was asked for: lora_alpha"),
+        (lambda run: configured(run, use_rslora=False), "settings: not as was asked for: use_rslora"),
+        (lambda run: configured(run, alpha_pattern={"up_proj": 32}), "settings: not as was asked for: alpha_pattern"),
+        (lambda run: configured(run, init_lora_weights="pissa"), "settings: not as was asked for: init_lora_weights"),
     ],
-    ids=["nothing to compare", "labels swapped", "one label twice", "longer texts", "no digests", "no float"],
+    ids=[
+        "nothing to compare",
+        "labels swapped",
+        "one label twice",
+        "longer texts",
+        "no digests",
+        "no float",
+        "alpha",
+        "no rsLoRA",
+        "one alpha",
+        "PiSSA",
+    ],
 )
 def test_what_a_host_vouches_for_is_held_against_what_was_asked(
     laptop: Laptop, harm: Callable[[RunDirectory], Any], says: str
