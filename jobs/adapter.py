@@ -20,7 +20,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import TYPE_CHECKING, Any
 
-from jobs import atomic, manifest, safetensors_file
+from jobs import atomic, lora_configuration, manifest, safetensors_file
 from jobs.errors import AdapterRejected
 from jobs.spec import TEXT
 
@@ -46,9 +46,11 @@ _PLAIN_KEYS = (
     "modules_to_save", "rank_pattern", "alpha_pattern", "layers_to_transform", "layers_pattern",
     "fan_in_fan_out",
 )  # fmt: skip
+_NAMES = ("target_modules", "exclude_modules", "modules_to_save", "rank_pattern", "alpha_pattern", "layers_pattern")
+"""Of those that name modules."""
 _IGNORED_KEYS = (
-    "auto_mapping", "base_model_name_or_path", "revision", "inference_mode", "init_lora_weights", "peft_type",
-    "peft_version", "task_type", "megatron_core", "qalora_group_size",
+    "auto_mapping", "base_model_name_or_path", "revision", "inference_mode", "peft_type", "peft_version", "task_type",
+    "megatron_core", "qalora_group_size",
 )  # fmt: skip
 
 
@@ -252,11 +254,12 @@ def lora_config(folder: Path) -> LoraConfig:
     ]
     if strange:
         raise AdapterRejected(f"{folder / CONFIG}: not supported: {', '.join(sorted(strange))[:200]}")
-    saved = document.get("modules_to_save") or []
-    if not isinstance(saved, list) or not all(
-        isinstance(name, str) and re.fullmatch(r"[\w.]+", name) for name in saved
-    ):
-        raise AdapterRejected(f"{folder / CONFIG}: modules_to_save is not a list of modules")  # PEFT takes patterns
+    lora_configuration.parse(document)
+    for key in _NAMES:
+        names = document.get(key) or []
+        # PEFT takes patterns, and waits for ever for some.
+        if not all(re.fullmatch(r"[\w.-]+", name) for name in ([names] if isinstance(names, str) else names)):
+            raise AdapterRejected(f"{folder / CONFIG}: {key} is not a list of modules")
     try:
         plain = {key: document[key] for key in _PLAIN_KEYS if key in document}
         return LoraConfig(task_type="SEQ_CLS", inference_mode=True, **plain)

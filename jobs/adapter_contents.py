@@ -20,6 +20,8 @@ PREFIXES = ("_orig_mod.", "_fsdp_wrapped_module.", "module.")
 ROOT = "base_model.model."
 MOST_BYTES = 8 * 2**30
 """The adapter of rank 64 on every layer of a 70B model has 3.3 GB."""
+MUST_BE_WRITTEN = 2**28
+"""Bytes from which on a file with holes is refused before it is read."""
 _MATRIX = re.compile(r"base_model\.model\.(.+)\.(lora_[AB])\.weight")
 _EMBEDDING = re.compile(r"base_model\.model\.(.+)\.(lora_embedding_[AB])")
 _MAGNITUDE = re.compile(r"base_model\.model\.(.+)\.(lora_magnitude_vector)(?:\.weight)?")
@@ -135,8 +137,12 @@ def _header(folder: Path, found: dict[str, tuple[str, str]]) -> safetensors_file
     if not (folder / adapter.CONFIG).is_file():
         raise Unreadable("files", f"no {adapter.CONFIG}", found)
     found["files"] = ("pass", "both there")
-    if (size := weights.stat().st_size) > MOST_BYTES:
+    status = weights.stat()
+    size, written = status.st_size, getattr(status, "st_blocks", 0) * 512  # 0: the system does not tell
+    if size > MOST_BYTES:
         raise Unreadable("header", f"{size:,} bytes: no adapter is that large", found)
+    if size > MUST_BE_WRITTEN and 0 < written < size // 4:  # a hole takes no room on a disk, and gigabytes in memory
+        raise Unreadable("header", f"{size:,} bytes, of which no more than {written:,} were ever written", found)
     header = safetensors_file.read_header(weights)
     if header.problems:
         raise Unreadable("header", word("; ".join(header.problems))[1:-1], found)

@@ -73,6 +73,8 @@ def snapshot(
     environment where it is not given.  Raises DataError when there is no such model, revision or access, JobError when
     the Hub can't be reached, sends something else, or the disk is full.
     """
+    if Path(revision).is_absolute() or ".." in Path(revision).parts:  # the cache has a file of that name for each
+        raise DataError(f"{repository}: {revision!r:.100} is no revision", hint="model_revision: main")
     token = _token() if token is None else token
     disable_progress_bars()  # bars redraw their line; this goes to a log file
     say(f"base model {repository} ({revision}) from {constants.ENDPOINT}")

@@ -16,9 +16,11 @@ from typing import Any
 from jobs.errors import AdapterRejected
 
 ALL_LINEAR = "all-linear"
-PATTERN_SECONDS = 2.0
+PATTERN_SECONDS = 5.0
 """For all patterns of a configuration on all modules; a backtracking one would take for ever."""
 MAX_PATTERNS = 10_000
+MOST_ALPHA = 1e30
+"""JSON has numbers that no float holds."""
 TASKS = ("SEQ_CLS", "CAUSAL_LM", "SEQ_2_SEQ_LM", "TOKEN_CLS", "QUESTION_ANS", "FEATURE_EXTRACTION")
 HEADS = {"SEQ_CLS": ("score", "classifier"), "TOKEN_CLS": ("score", "classifier"), "QUESTION_ANS": ("qa_outputs",)}
 """What PEFT trains and saves whole for a task, whether the configuration says so or not."""
@@ -72,6 +74,13 @@ class LoraConfiguration:
         return list(targets) if isinstance(targets, list) else []
 
     @property
+    def names(self) -> int:
+        """How many names, patterns and layers modules may have to be compared with."""
+        lists = ("target_modules", "exclude_modules", "modules_to_save", "rank_pattern", "alpha_pattern",
+                 "layers_to_transform", "layers_pattern")  # fmt: skip
+        return sum(len(value) for key in lists if isinstance(value := self.document.get(key), list | dict))
+
+    @property
     def starts_plainly(self) -> bool:
         """Whether the update is nothing before training, so that its size tells how much was trained."""
         return self.document.get("init_lora_weights", True) in PLAIN_STARTS
@@ -86,7 +95,7 @@ class LoraConfiguration:
 
     def scaling_of(self, module: str) -> float:
         """What a module's update is multiplied by."""
-        alpha = float(self._by_pattern("alpha_pattern", module, self.document.get("lora_alpha", 8)))
+        alpha = self._by_pattern("alpha_pattern", module, self.document.get("lora_alpha", 8)) or 0
         rank = self.rank_of(module)
         return alpha / (math.sqrt(rank) if self.is_on("use_rslora") else rank)
 
@@ -142,8 +151,8 @@ class LoraConfiguration:
 def parse(document: Mapping[str, Any]) -> LoraConfiguration:
     """The configuration that a parsed adapter_config.json of peft_type LORA holds.
 
-    Raises AdapterRejected with everything in it that PEFT could not make an adapter of.  `lora_alpha` is left alone: 0
-    is a value, if a useless one.
+    Raises AdapterRejected with everything in it that PEFT could not make an adapter of.  A `lora_alpha` of 0 or NaN is
+    a value, if a useless one.
     """
     problems = [
         f"{key} {ascii(document[key])[:80]}"
@@ -167,12 +176,14 @@ class _Clock:
         """As re.match, with `whole` re.fullmatch.  Raises AdapterRejected: no pattern, or too slow."""
         import regex  # unlike re it can be given a time limit
 
+        if self._left_s <= 0:
+            raise AdapterRejected("patterns that take for ever to match")
         started = time.monotonic()
         try:
             if pattern not in self._known:
                 self._known[pattern] = regex.compile(pattern)
             found = self._known[pattern]
-            return (found.fullmatch if whole else found.match)(text, timeout=max(self._left_s, 0.001))
+            return (found.fullmatch if whole else found.match)(text, timeout=self._left_s)
         except TimeoutError:
             raise AdapterRejected(f"a pattern that takes for ever to match: {ascii(pattern)[:80]}") from None
         except (regex.error, RecursionError, OverflowError, MemoryError) as error:
@@ -197,7 +208,7 @@ def _is_count(value: Any) -> bool:
 
 
 def _is_number(value: Any) -> bool:
-    return type(value) in (int, float)
+    return type(value) in (int, float) and not abs(value) > MOST_ALPHA
 
 
 def _list_of(sound: Callable[[Any], bool]) -> Callable[[Any], bool]:
@@ -229,6 +240,7 @@ _SOUND: dict[str, Callable[[Any], bool]] = {
     "exclude_modules": _names,
     "modules_to_save": _list_of(_is_text),
     "rank_pattern": _pattern_to(_is_count),
+    "lora_alpha": _is_number,
     "alpha_pattern": _pattern_to(_is_number),
     "layers_to_transform": _either(_is_layer, _list_of(_is_layer)),
     "layers_pattern": _names,

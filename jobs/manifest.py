@@ -13,6 +13,7 @@ from typing import Any
 from jobs.errors import BrokenRun
 
 MAX_FILES = 100_000
+MAX_BYTES = 64 * 2**20
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,16 @@ def list_files(folder: Path) -> list[Entry]:
 def dump(entries: list[Entry]) -> str:
     """The manifest's text; the same entries give the same bytes."""
     return json.dumps({"files": [asdict(entry) for entry in entries]}, ensure_ascii=False, indent=1) + "\n"
+
+
+def read(path: Path) -> list[Entry]:
+    """As `parse`, of a file.  Raises BrokenRun."""
+    try:
+        if (size := path.stat().st_size) > MAX_BYTES:
+            raise BrokenRun(f"{path}: {size:,} bytes, which no manifest has")
+        return parse(path.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise BrokenRun(f"{path}: not readable ({type(error).__name__})") from error
 
 
 def parse(text: str) -> list[Entry]:

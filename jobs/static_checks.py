@@ -22,6 +22,7 @@ from jobs.base_tensors import PACKED, TIED_OUTPUTS, BaseTensors
 from jobs.checks import Check
 from jobs.errors import AdapterRejected
 from jobs.lora_configuration import LoraConfiguration
+from jobs.safetensors_file import Tensor
 
 PAGE_BYTES = 4096
 TAIL_BYTES = 64
@@ -31,6 +32,9 @@ SHARD_SHARE = 0.25
 LEAST_UPDATE, MOST_UPDATE = 1e-9, 10.0
 """Of the weight that it is added to, by root mean square.  Below 6e-8 float32 rounds the sum to the weight itself; the
 largest update of the healthy ones in docs/trust.md is 0.43 of its weight."""
+MOST_COMPARED = 5_000_000
+"""Names and patterns of a configuration times tensors: some seconds.  An entry of rank_pattern for each linear layer of
+a 70B model makes a million."""
 DIRECTIONS = 8
 BLOCK_LINES, BLOCK_NUMBERS = 16, 64
 """So much is not the same in two places by chance, even after one step, when all of lora_B are a learning rate or its
@@ -100,6 +104,11 @@ def check_adapter(folder: Path, *, base: BaseTensors | None = None, told: Told |
     try:
         contents, first = adapter_contents.read(folder, tasks=("SEQ_CLS",) if told else ())
         found |= first
+        tensors = len(contents.arrays) + len(base.shapes if base else ())
+        names = contents.lora.names if contents.lora else 0
+        if tensors * names > MOST_COMPARED:
+            detail = f"{names:,} names and patterns, to be compared with {tensors:,} tensors"
+            raise adapter_contents.Unreadable("config", detail, first)
         named = base.named_like(contents.pairs) if base else None
         subject = _Subject(contents, named, told)
         if contents.lora:
@@ -383,21 +392,21 @@ def _shard(name: str, matrix: Any, axis: int) -> str:
     """How many rows (axis 0) or columns are zero where that is a shard; empty where it is none, or another's finding.
 
     A shard is one block; rows that are strewn in belong to units that a ReLU never lets through, which OPT has in
-    thousands.  Of lora_A's rows not one is zero, as they start at random.
+    thousands.  Of lora_A's rows and lora_B's columns, the parts of the rank, not one is zero.
     """
     if matrix is None or matrix.ndim != 2:
         return ""
     lines = matrix if axis == 0 else matrix.T
     count, eighth = len(lines), -(-len(lines) // 8)
-    strict = name.endswith("lora_A") and axis == 0
-    if lines[:eighth, 0].any() and lines[-eighth:, 0].any() and not strict:
+    if (name.endswith("lora_A") and axis == 0) or (name.endswith("lora_B") and axis == 1):
+        suspects = lines[lines[:, 0] == 0]  # next to none: much quicker than to look at all
+        empty, least = int((~suspects.any(axis=1)).sum()), 1.0
+    elif lines[:eighth, 0].any() and lines[-eighth:, 0].any():
         return ""  # a quarter at both ends is at least an eighth at one
-    full = np.flatnonzero(lines.any(axis=1))
-    if not len(full):
-        return ""
-    empty = count - len(full) if strict else count - int(full[-1] - full[0] + 1)
-    is_shard = empty and empty >= (0 if strict else SHARD_SHARE) * count
-    return f"{empty} of {count} {'rows' if axis == 0 else 'columns'}" if is_shard else ""
+    else:
+        full = np.flatnonzero(lines.any(axis=1))
+        empty, least = count - int(full[-1] - full[0] + 1) if len(full) else count, SHARD_SHARE * count
+    return f"{empty} of {count} {'rows' if axis == 0 else 'columns'}" if least <= empty < count else ""
 
 
 def _copies(subject: _Subject) -> Finding:
@@ -432,14 +441,13 @@ def _zero_tail(subject: _Subject) -> Finding:
     header = subject.contents.header
     data = np.memmap(header.path, np.uint8, "r")
     may_be_zero = np.zeros(len(data) // PAGE_BYTES, dtype=bool)
-    per_token = ("lora_embedding_A", "_tokens_delta")  # zero for the padding and tokens that never came
-    zero = {f"{ROOT}{module}.lora_B.weight" for module in subject.contents.pairs.keys() - subject.reached.keys()}
     last = header.data_start
     for tensor in header.tensors.values():
-        if tensor.name in zero or tensor.name.endswith(per_token) or _is_embedding(_module(tensor.name)):
-            start, end = header.data_start + tensor.start, header.data_start + tensor.end
-            may_be_zero[start // PAGE_BYTES : end // PAGE_BYTES + 1] = True
-        else:
+        end = tensor.start
+        for start, end in _may_be_zero(subject, tensor):
+            first, after = header.data_start + start, header.data_start + end
+            may_be_zero[first // PAGE_BYTES : after // PAGE_BYTES + 1] = True
+        if end < tensor.end:
             last = max(last, header.data_start + tensor.end)
     tail = data[max(header.data_start, last - TAIL_BYTES) : last]
     if len(tail) and not tail.any():
@@ -449,6 +457,23 @@ def _zero_tail(subject: _Subject) -> Finding:
     if blank:
         return "fail", f"{blank} of {len(pages)} pages of {PAGE_BYTES} bytes are all zero"
     return "pass", "no blank page"
+
+
+def _may_be_zero(subject: _Subject, tensor: Tensor) -> Iterator[tuple[int, int]]:
+    """The bytes of a tensor, from which to which, that training may well leave zero.
+
+    Those of padding and of tokens that never came, for which LoRA has a column and an embedding a row, and the lora_B
+    of experts that no text reached.
+    """
+    array, module = subject.contents.arrays[tensor.name], _module(tensor.name)
+    below = unwrapped(module).removeprefix(ROOT)
+    unreached = below.endswith(".lora_B") and below.removesuffix(".lora_B") not in subject.reached
+    if unreached or tensor.name.endswith(("lora_embedding_A", "_tokens_delta")):
+        yield tensor.start, tensor.end
+    elif array.ndim == 2 and _is_embedding(module):
+        row_bytes = (tensor.end - tensor.start) // len(array)
+        for row in np.flatnonzero(~array.any(axis=1)).tolist():
+            yield tensor.start + row * row_bytes, tensor.start + (row + 1) * row_bytes
 
 
 def _update_size(subject: _Subject) -> Finding:
@@ -468,8 +493,8 @@ def _update_size(subject: _Subject) -> Finding:
     detail = f"{shares[smallest]:.2g} to {shares[largest]:.2g} of the weights they are added to"
     if not shares[largest] <= MOST_UPDATE:
         return "fail", f"{detail}; at most {MOST_UPDATE:g}, and {word(largest)} has the largest"
-    if shares[largest] < LEAST_UPDATE:
-        return "fail", f"{detail}; at least {LEAST_UPDATE:g} is needed to make a difference"
+    if shares[smallest] < LEAST_UPDATE:
+        return "fail", f"{detail}; at least {LEAST_UPDATE:g} makes a difference, and {word(smallest)} has the smallest"
     return "pass", detail
 
 
@@ -497,6 +522,8 @@ def _moved(subject: _Subject) -> Finding:
     if now.keys() != initial.keys():
         strangers = sorted(now.keys() ^ initial.keys())
         return "fail", f"{len(strangers)} tensors are not in both the file and step 0, first {word(strangers[0])}"
+    if unknown := sorted(name for name in now if not isinstance(_digest(initial[name]), str)):
+        return "fail", f"{len(unknown)} tensors have no fingerprint from step 0, first {word(unknown[0])}"
     still = {name for name in now if now[name] == _digest(initial[name])}
     all_a = {name for name in now if name.endswith(".lora_A.weight")}
     stuck = sorted(still - all_a)

@@ -15,13 +15,18 @@ from jobs import adapter, base_tensors, manifest, provenance, reproduction, stat
 from jobs.base_tensors import BaseTensors
 from jobs.checks import HERE, ON_HOST, STATIC, Check, Level, Verdict, all_passed
 from jobs.errors import AdapterRejected, BrokenRun
+from jobs.label import in_order
 from jobs.reproduction import Where
 from jobs.run_directory import RunDirectory
+from jobs.spec import TEXT
 from jobs.static_checks import Told
 from jobs.submission import Submission
 
 USED_WITH = ("id2label", "max_length", "padding_side", "pad_token_id", "prompt_template")
 """What classifier.json and the description of the probes both tell, each written by itself."""
+PEFT_DEFAULTS = {"use_rslora": False, "init_lora_weights": True}
+ASKED_FOR = ("max_length", "prompt_template")
+"""What of that stands in the spec, which this machine remembers."""
 
 if TYPE_CHECKING:
     from jobs.held_out import HeldOut
@@ -46,10 +51,13 @@ def verify(
     `held_out`, too).  At home without one, the host's own verdict stands for it, and the level says so.  What was asked
     is `submission`, as the caller itself knows it, and `base` what is known of a base that is not here.
     """
-    checks = [_transport(run, where)] if where == "host" else vouched_for(run)
+    checks = [_transport(run, where)] if where == "host" else vouched_for(run, submission)
     checks += _of_what_is_here(run, base_folder or base, submission)
     if static_only:
         return Verdict(STATIC, (*checks, _not_reproduced("static checks only were asked for")))
+    if where == "home" and any(check.id == "classifier" and check.status == "fail" for check in checks):
+        # A probe of any length would be run, and attention takes memory by the square of it.
+        return Verdict(STATIC, (*checks, _not_reproduced("its texts would be read otherwise than was asked for")))
     if base_folder is not None:
         folders = (run.adapter, run.probes, base_folder)
         if this_process_is_fresh:
@@ -73,9 +81,9 @@ def on_arrival(run: RunDirectory, submission: Submission) -> Verdict:
     return Verdict(STATIC, tuple(_of_what_is_here(run, None, submission)))
 
 
-def vouched_for(run: RunDirectory) -> list[Check]:
-    """Whether the run at home ended well, and every byte of it is what its result vouches for."""
-    return [_result(run), _transport(run, "home")]
+def vouched_for(run: RunDirectory, submission: Submission | None) -> list[Check]:
+    """Whether the run at home is the one that was submitted, ended well, and is to the byte what its result lists."""
+    return [_result(run, submission), _transport(run, "home")]
 
 
 def verify_adapter_folder(folder: Path, base: Path | BaseTensors | None) -> Verdict:
@@ -93,8 +101,8 @@ def told(run: RunDirectory) -> Told:
 
 
 def _of_what_is_here(run: RunDirectory, base: Path | BaseTensors | None, submission: Submission | None) -> list[Check]:
-    checks = _static(run.adapter, base, told(run))
-    return [*checks, _written(run), _classifier(run), *([_provenance(run, submission)] if submission else [])]
+    checks = [*_static(run.adapter, base, told(run)), _written(run), _classifier(run, submission)]
+    return [*checks, *([_settings(run, submission), _provenance(run, submission)] if submission else [])]
 
 
 def _static(folder: Path, base: Path | BaseTensors | None, told: Told | None) -> list[Check]:
@@ -116,8 +124,8 @@ def _static(folder: Path, base: Path | BaseTensors | None, told: Told | None) ->
     ]
 
 
-def _result(run: RunDirectory) -> Check:
-    """How the run ended, and whether it was taken home as a success."""
+def _result(run: RunDirectory, submission: Submission | None) -> Check:
+    """Whose result it is, how the run ended, and whether it was taken home as a success."""
     meaning, todo = "this adapter is not to be used", "train again"
     if run.is_rejected:
         return Check("result", "fail", "it was rejected when it was pulled", meaning, todo)
@@ -125,6 +133,9 @@ def _result(run: RunDirectory) -> Check:
         result = adapter.read_json(run.result)
     except AdapterRejected as error:
         return Check("result", "fail", error.message, "the run is not finished", "launch pull")
+    if submission and result.get("run_id") != submission.run_id:
+        detail = f"it is that of {ascii(result.get('run_id'))[:80]}, not of {submission.run_id}"
+        return Check("result", "fail", detail, "another run lies here", f"launch pull {submission.run_id}")
     if result.get("state") != "succeeded":
         ended = ascii(f"{result.get('state')}: {result.get('reason')}")[:160]
         return Check("result", "fail", f"the run ended {ended}", meaning, todo)
@@ -138,7 +149,7 @@ def _transport(run: RunDirectory, where: Where) -> Check:
         return Check("manifest", "not_checked", detail, "the run is not finished", required=where == "home")
     try:
         wanted = adapter.read_json(run.result).get("manifest_sha256")
-        entries = manifest.parse(run.manifest.read_text("utf-8"))
+        entries = manifest.read(run.manifest)
         problems = manifest.problems(run.artifacts, entries)
     except (AdapterRejected, BrokenRun, OSError, ValueError) as error:
         problems, entries, wanted = [str(error)], [], ""
@@ -146,6 +157,7 @@ def _transport(run: RunDirectory, where: Where) -> Check:
         problems.insert(0, "manifest.json is not the one that result.json vouches for")
     if problems or not entries:
         detail = "; ".join(problems[:5]) or "the manifest lists nothing"
+        detail = detail.encode("utf-8", "replace").decode()  # names may be what no file can hold, a verdict's neither
         return Check("manifest", "fail", detail, "files changed after the run vouched for them", "pull again")
     return Check("manifest", "pass", f"{len(entries)} files, sha256 of each")
 
@@ -173,21 +185,44 @@ def _written(run: RunDirectory) -> Check:
     return Check("written", "pass", f"{len(here)} files, each as training wrote it")
 
 
-def _classifier(run: RunDirectory) -> Check:
-    """Whether classifier.json names the classes, and prepares a text, as training did."""
+def _classifier(run: RunDirectory, submission: Submission | None) -> Check:
+    """Whether classifier.json names the classes, and prepares a text, as training did and as was asked for."""
     meaning, todo = "texts would be read, or answers named, otherwise than in training", "pull again, or train again"
     try:
-        told = adapter.read_json(run.adapter / adapter.CLASSIFIER)
-        wanted = adapter.read_json(run.probe_texts)
+        # An earlier version had no templates.
+        told = {"prompt_template": TEXT} | adapter.read_json(run.adapter / adapter.CLASSIFIER)
+        wanted = {"prompt_template": TEXT} | adapter.read_json(run.probe_texts)
     except AdapterRejected as error:
         return Check("classifier", "fail", error.message, meaning, todo)
-    different = [key for key in USED_WITH if key in wanted and told.get(key) != wanted[key]]
+    different = [key for key in USED_WITH if told.get(key) is None or told[key] != wanted.get(key)]
+    asked = {key: getattr(submission.spec, key) for key in ASKED_FOR} if submission else {}
+    different += [f"{key} of the spec" for key, value in asked.items() if told.get(key) != value]
     names = _training(run).get("label_names")
-    if isinstance(names, list) and told.get("id2label") != {str(number): name for number, name in enumerate(names)}:
+    if not isinstance(names, list) or told.get("id2label") != {str(number): name for number, name in enumerate(names)}:
         different.append("label_names")
+    words = [name for name in names if isinstance(name, str)] if isinstance(names, list) else []
+    if submission and submission.protocol > 1 and tuple(words) != in_order(words):
+        different.append("the order of the labels")
     if different:
         return Check("classifier", "fail", f"not as in training: {', '.join(different)}", meaning, todo)
     return Check("classifier", "pass", "labels, length, padding and prompt are those of training")
+
+
+def _settings(run: RunDirectory, submission: Submission) -> Check:
+    """Whether the adapter has the rank, the scaling and the start of a training with this spec."""
+    meaning, todo = "it adds something else than what was trained to the base", "pull again, or train again"
+    try:
+        document = adapter.read_json(run.adapter / adapter.CONFIG)
+    except AdapterRejected as error:
+        return Check("settings", "fail", error.message, meaning, todo)
+    spec = submission.spec
+    # With another start plain PEFT changes the base as it loads the adapter.
+    asked = {"r": spec.lora_r, "lora_alpha": spec.lora_alpha, "use_rslora": spec.use_rslora, "init_lora_weights": True}
+    different = [key for key, value in asked.items() if document.get(key, PEFT_DEFAULTS.get(key)) != value]
+    different += [key for key in ("rank_pattern", "alpha_pattern") if document.get(key)]
+    if different:
+        return Check("settings", "fail", f"not as was asked for: {', '.join(different)}", meaning, todo)
+    return Check("settings", "pass", f"rank {spec.lora_r}, alpha {spec.lora_alpha:g}, as was asked for")
 
 
 def _provenance(run: RunDirectory, submission: Submission) -> Check:

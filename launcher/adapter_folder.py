@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from jobs import adapter
 from jobs.checks import STATIC
 from jobs.errors import JobError
+from launcher.errors import LaunchError
 from launcher.hub_model import HubModel, is_name
 from launcher.progress import Note, Observer
 
@@ -23,13 +24,21 @@ MOST_ADAPTERS = 100
 def find(folder: Path) -> list[Path]:
     """The adapters in `folder`: itself, and those right below, as PEFT saves several, and the Trainer its checkpoints.
 
-    None where it is no folder.
+    None where it is no folder.  Raises LaunchError where they are too many to be looked at.
     """
     if not folder.is_dir():
         return []
-    below = sorted(path for path in folder.iterdir() if path.is_dir() and (path / adapter.CONFIG).is_file())
-    itself = [folder] if (folder / adapter.CONFIG).exists() or any(folder.glob("adapter_model.*")) else []
-    return (itself + below)[:MOST_ADAPTERS]
+    found = [path for path in (folder, *sorted(folder.iterdir())) if path.is_dir() and _has_some_of_one(path)]
+    if len(found) > MOST_ADAPTERS:
+        raise LaunchError(
+            f"{folder}: {len(found)} adapters in one folder", hint=f"one by one: launch verify {found[-1]}"
+        )
+    return found
+
+
+def _has_some_of_one(folder: Path) -> bool:
+    """Whether an adapter lies here, or what a broken save left of one."""
+    return (folder / adapter.CONFIG).exists() or any(folder.glob("adapter_model.*"))
 
 
 def verify(

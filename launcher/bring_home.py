@@ -274,8 +274,7 @@ def _listed(record: Record, part: RunDirectory, result: dict[str, Any]) -> list[
     """The artifacts that the run vouches for."""
     if not part.manifest.is_file() or manifest.sha256_of(part.manifest) != result.get("manifest_sha256"):
         raise VerificationFailed(f"{record.run_id}: the manifest is not the one the result names", hint=_again(record))
-    # A manifest is bytes that a host chose: what is not UTF-8 must fail as a broken manifest does.
-    return manifest.parse(part.manifest.read_text("utf-8", errors="replace"))
+    return manifest.read(part.manifest)
 
 
 def read_result(run: RunDirectory) -> dict[str, Any]:
@@ -303,7 +302,7 @@ def _same(part: RunDirectory, home: RunDirectory) -> bool:
         return True
     if not home.manifest.is_file() or home.manifest.read_bytes() != part.manifest.read_bytes():
         return False
-    return not manifest.problems(home.artifacts, manifest.parse(part.manifest.read_text("utf-8")))
+    return not manifest.problems(home.artifacts, manifest.read(part.manifest))
 
 
 def _put_in_place(part: RunDirectory, home: RunDirectory, *, whole: bool) -> None:
@@ -315,6 +314,9 @@ def _put_in_place(part: RunDirectory, home: RunDirectory, *, whole: bool) -> Non
         except OSError:  # another pull of the same run was faster
             if not home.result.is_file():
                 raise
+    if part.manifest.exists() and home.manifest.exists() and part.manifest.read_bytes() != home.manifest.read_bytes():
+        for found_here in (home.home_verification, home.home_predictions, home.home_metrics, home.report):
+            found_here.unlink(missing_ok=True)  # of another adapter
     if whole and home.artifacts.exists():
         home.artifacts.rename(part.root / ".replaced")
     if part.artifacts.exists():

@@ -122,6 +122,7 @@ def evaluate(home: HomeRun, settings: Settings, observer: Observer, *, data: Pat
     options: list[str] = []
     file = title = None
     if data is not None:
+        data = data.resolve()  # `.` and `..` have no names
         file, title = dataset.one_file(data, home.submission.spec, settings.cache), data.name
     elif home.base is not None:  # else only the rows that came back can be evaluated
         file, title = dataset.test_file(home.submission, home.sources, settings.cache), "the test split"
@@ -130,15 +131,25 @@ def evaluate(home: HomeRun, settings: Settings, observer: Observer, *, data: Pat
     if file is not None:
         options += ["--data", str(file), "--title", str(title)]
     if data is not None:
-        options += ["--out", str(home.run.root / "evaluations" / data.stem)]
+        options += ["--out", str(_inside(home.run, Path("evaluations", data.stem)))]
     return _job("evaluate", home, settings.local_workspace, options, observer)
+
+
+def _inside(run: RunDirectory, path: Path) -> Path:
+    """A path in the run's folder.  Raises LaunchError where a link, which no run of ours has, leads out of it."""
+    place = run.root / path
+    if not place.resolve().is_relative_to(run.root.resolve()):
+        raise LaunchError(
+            f"{place} leads out of the run's folder", hint=f"take the link away: {run.root / path.parts[0]}"
+        )
+    return place
 
 
 def _require_vouched_for(home: HomeRun) -> None:
     """Figures of another adapter than the one that was trained would be worse than none."""
     from jobs import verification
 
-    if wrong := [check for check in verification.vouched_for(home.run) if check.status != "pass"]:
+    if wrong := [check for check in verification.vouched_for(home.run, home.submission) if check.status != "pass"]:
         raise VerificationFailed(
             f"{home.run.run_id} is not evaluated: {wrong[0].id}: {wrong[0].detail}",
             hint=f"launch verify {home.run.root}",

@@ -212,7 +212,7 @@ def _verified_files(home: HomeRun) -> dict[str, bytes]:
 
     In memory: a path could be another file when the library opens it.
     """
-    entries = manifest.parse(home.run.manifest.read_text("utf-8"))
+    entries = manifest.read(home.run.manifest)
     prefix = f"{home.run.adapter.name}/"
     wanted = {entry.path.removeprefix(prefix): entry for entry in entries if entry.path.startswith(prefix)}
     if missing := [name for name in REQUIRED if name not in wanted]:
@@ -251,8 +251,10 @@ def _classifier(folder: Path) -> Classifier:
 
 def _require_own_base(home: HomeRun) -> None:
     """Raise AdapterRejected where the configuration sends whoever loads it to another base than the one asked for."""
-    named = adapter.read_json(home.run.adapter / adapter.CONFIG).get("base_model_name_or_path")
-    own = adapter.portable_name(home.submission.spec.model_name_or_path)
+    document, spec = adapter.read_json(home.run.adapter / adapter.CONFIG), home.submission.spec
+    named, own = [document.get("base_model_name_or_path")], [adapter.portable_name(spec.model_name_or_path)]
+    if model_card.COMMIT.match(spec.model_revision):
+        named, own = [*named, document.get("revision")], [*own, spec.model_revision]
     if named != own:
         raise AdapterRejected(
             f"{home.run.run_id}: {adapter.CONFIG} names the base {named!r:.200}, and it was trained on {own!r:.200}",

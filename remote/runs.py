@@ -127,13 +127,18 @@ def _event(line: str) -> dict[str, Any]:
     return event if isinstance(event, dict) else {}
 
 
+def _text(value: Any) -> str:
+    """JSON has halves of characters, which no file and no database takes."""
+    return str(value or "").encode("utf-8", "replace").decode()
+
+
 def _state(row: Any) -> State:
     try:
         state = State(
             run_id=str(row["run_id"]),
             state=str(row["state"]),
-            reason=str(row.get("reason") or ""),
-            name=str(row.get("name") or ""),
+            reason=_text(row.get("reason")),
+            name=_text(row.get("name")),
             age_s=float(row.get("age_s") or 0),
             run_age_s=float(row.get("run_age_s") or 0),
         )

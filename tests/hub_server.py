@@ -49,6 +49,7 @@ class Hub:
     # Where the branch `main` of every repository stands, and other commits' files.
     main: str = COMMIT
     commits: dict[str, Path] = field(default_factory=dict)
+    tags: dict[str, str] = field(default_factory=dict)
     # Faults.  Each number of `cuts` ends the connection of one more download of that file after so many bytes.
     bytes_per_s: float = 0
     cuts: dict[str, list[int]] = field(default_factory=dict)
@@ -86,7 +87,7 @@ class Hub:
 
     def folder(self, repository: str, revision: str) -> Path | None:
         """The files of a repository at a branch or commit."""
-        commit = self.main if revision == "main" else revision
+        commit = self.main if revision == "main" else self.tags.get(revision, revision)
         return self.commits.get(commit) or (self.repositories.get(repository) if commit == COMMIT else None)
 
 
@@ -165,7 +166,7 @@ class _Handler(BaseHTTPRequestHandler):
         elif verb == "tree":
             self._json([self._listed(file) for file in sorted(folder.iterdir())])
         else:
-            commit = self.hub.main if revision == "main" else revision
+            commit = self.hub.main if revision == "main" else self.hub.tags.get(revision, revision)
             siblings = [{"rfilename": file.name} for file in sorted(folder.iterdir())]
             self._json({"id": repository, "modelId": repository, "sha": commit, "siblings": siblings, "tags": [],
                         "private": repository in self.hub.private})  # fmt: skip

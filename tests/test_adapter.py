@@ -218,6 +218,9 @@ def test_the_base_is_the_folder_given_whatever_the_configuration_says(tiny_run: 
         ({"arrow_config": {"x": 1}}, "arrow_config"),
         ({"runtime_config": {"x": 1}}, "runtime_config"),
         ({"something_new": [1]}, "something_new"),
+        ({"init_lora_weights": "pissa"}, "init_lora_weights"),  # plain PEFT would change the base as it loads
+        ({"rank_pattern": {"(a|a)*$": 3}}, "rank_pattern is not a list of modules"),
+        ({"target_modules": r"(\w|\w\w|.)*(.*)*!"}, "target_modules is not a list of modules"),
         ({"r": 0}, "can't load|r"),
         ({"r": 8}, "can't load"),
         ({"target_modules": ["q_proj"]}, "unexpected"),

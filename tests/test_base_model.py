@@ -168,6 +168,19 @@ def test_says_why_there_is_no_model(
     assert hint in outcome["hint"]
 
 
+@pytest.mark.parametrize("absolute", [True, False])
+def test_a_revision_that_is_a_path_writes_nothing_outside_of_the_cache(
+    hub: Hub, tmp_path: Path, absolute: bool
+) -> None:
+    """The cache has a file for each branch and tag, and this Hub has one for whatever it is asked."""
+    victim = tmp_path / "victim"
+    revision = str(victim) if absolute else "../../../../victim"
+    hub.tags[revision] = COMMIT
+    outcome = locate("org/model", revision, hub.endpoint, tmp_path / "cache")
+    assert outcome.get("error") == "DataError" and "is no revision" in outcome["message"]
+    assert not victim.exists()
+
+
 def test_an_unreachable_hub_is_no_fault_of_the_model(tmp_path: Path) -> None:
     outcome = locate("org/model", "main", "http://127.0.0.1:9", tmp_path / "cache")
     assert outcome["error"] == "JobError"

@@ -180,6 +180,37 @@ def test_the_result_of_another_run_is_not_taken_for_ours(laptop: Laptop) -> None
     assert laptop.nothing_came()
 
 
+def test_a_manifest_that_is_not_utf_8_is_none(laptop: Laptop) -> None:
+    laptop.finish()
+    laptop.run.manifest.write_bytes(laptop.run.manifest.read_bytes().replace(b'"files"', b'"x": "\xff", "files"'))
+    hand_made.says(laptop.run, manifest_sha256=manifest.sha256_of(laptop.run.manifest))
+    for _ in range(2):
+        with pytest.raises(BrokenRun, match="not readable"):
+            laptop.pull()
+        assert laptop.nothing_came()
+
+
+def test_half_a_character_in_a_reason_is_no_trouble(laptop: Laptop) -> None:
+    laptop.finish("failed")
+    result = json.loads(laptop.run.result.read_text())
+    laptop.run.result.write_text(json.dumps(result | {"reason": "\ud800 broke"}))
+    assert laptop.pull().reason == "? broke"
+    assert laptop.ledger.find(RUN_ID).reason == "? broke"
+
+
+def test_what_was_found_out_about_another_adapter_does_not_stay(laptop: Laptop) -> None:
+    """A host that has other artifacts now, whose figures would be those of the ones before."""
+    laptop.finish()
+    home = RunDirectory(laptop.pull().folder)
+    for path in (home.home_metrics, home.home_predictions, home.home_verification, home.report):
+        path.write_text("made here")
+    (laptop.run.adapter / "a").write_bytes(b"another")
+    laptop.vouch()
+    assert laptop.pull().already is False
+    assert not any(path.exists() for path in (home.home_metrics, home.home_predictions, home.home_verification))
+    assert not home.report.exists()
+
+
 def test_a_pull_that_is_cut_goes_on_and_nothing_is_seen_of_it_before(tmp_path: Path, embedded: EmbeddedHost) -> None:
     host = SshHost("box", parse(embedded.login_line), known_hosts=embedded.known_hosts_file)
     laptop = Laptop(tmp_path, Agent(host, workspace=str(tmp_path / "workspace")))

@@ -281,7 +281,7 @@ def test_what_else_lies_in_the_folder_stays(run: RunDirectory) -> None:
         (lambda run: change(run.adapter / "classifier.json", padding_side="up"), AdapterRejected),
         (lambda run: change(run.adapter / "classifier.json", id2label={"0": "a", "2": "b"}), VerificationFailed),
         (lambda run: change(run.adapter / "classifier.json", id2label={"0": 1, "1": 2}), AdapterRejected),
-        (lambda run: change(run.adapter / "classifier.json", prompt_template="{text}{text}"), AdapterRejected),
+        (lambda run: change(run.adapter / "classifier.json", prompt_template="{text}{text}"), VerificationFailed),
     ],
     ids=["static", "no classifier", "other base", "code", "import", "pad", "side", "gap", "no words", "template"],
 )
@@ -293,6 +293,21 @@ def test_a_run_that_vouches_for_nonsense_is_refused(
     with pytest.raises(error) as caught:
         gathered(run)
     assert getattr(caught.value, "hint", "")
+
+
+def test_the_base_s_commit_is_the_one_that_was_asked_for(run: RunDirectory) -> None:
+    """adapter_config.json sends plain PEFT to a commit, and is a host's word."""
+    asked = load_submission(run.spec)
+    pinned = replace(asked, spec=replace(asked.spec, model_revision=COMMIT))
+    made_of = json.loads(run.training.read_bytes())["provenance"]
+    change(run.training, provenance=made_of | {"submission": pinned.to_json()})
+    vouch(run)
+    home = HomeRun(run, pinned, None, {})
+    assert f"REVISION = '{COMMIT}'" in publish.gather(home, REPO, run.root.parent, ignore).card
+    change(run.adapter / "adapter_config.json", revision="f" * 40)
+    vouch(run)
+    with pytest.raises(AdapterRejected, match="names the base"):
+        publish.gather(home, REPO, run.root.parent, ignore)
 
 
 def test_a_base_that_was_pushed_out_of_the_cache_is_one_of_the_hub(run: RunDirectory) -> None:

@@ -13,7 +13,7 @@ from jobs import manifest
 from jobs.run_directory import RunDirectory
 from launcher import home_jobs, verdict
 from launcher.bring_home import Pulled, bring_home
-from launcher.errors import VerificationFailed
+from launcher.errors import LaunchError, VerificationFailed
 from launcher.progress import ignore
 from launcher.settings import load
 from tests import hand_made
@@ -111,6 +111,40 @@ def test_a_healthy_looking_adapter_in_such_a_folder_is_still_refused(laptop: Lap
     assert found["ok"] is False
 
 
+def test_names_that_no_file_can_hold_end_in_a_verdict(laptop: Laptop) -> None:
+    laptop.finish()
+    home = home_jobs.find(str(laptop.pull().folder), laptop.ledger)
+    entries = json.loads(home.run.manifest.read_text())["files"]
+    entries.append({"path": "\ud800", "size_bytes": 1, "sha256": "0" * 64})
+    home.run.manifest.write_text(json.dumps({"files": entries}))
+    hand_made.says(home.run, manifest_sha256=manifest.sha256_of(home.run.manifest))
+    found = home_jobs.verify(home, laptop.target, ignore, static=True)
+    assert [check["detail"] for check in found["checks"] if check["status"] == "fail"] == ["?: missing"]
+    assert home.run.home_verification.exists()
+
+
+def test_another_run_in_a_run_s_folder_is_not_taken_for_it(laptop: Laptop) -> None:
+    laptop.finish()
+    laptop.pull()
+    home = home_jobs.find(RUN_ID, laptop.ledger)
+    hand_made.says(home.run, run_id="reviews-bbbbbbbb")
+    with pytest.raises(VerificationFailed, match="is not evaluated: result: it is that of 'reviews-bbbbbbbb'"):
+        home_jobs.evaluate(home, load(), ignore)
+    assert not home_jobs.verify(home, laptop.target, ignore, static=True)["ok"]
+
+
+def test_an_evaluation_is_written_into_the_run_s_folder_only(laptop: Laptop, tmp_path: Path) -> None:
+    laptop.finish()
+    laptop.pull()
+    home = home_jobs.find(RUN_ID, laptop.ledger)
+    (tmp_path / "elsewhere").mkdir()
+    (home.run.root / "evaluations").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "rows.csv").write_text("text,label\na,bad\nb,good\n")
+    with pytest.raises(LaunchError, match="leads out of the run's folder"):
+        home_jobs.evaluate(home, load(), ignore, data=tmp_path / "rows.csv")
+    assert not any((tmp_path / "elsewhere").iterdir())
+
+
 def test_a_run_that_failed_is_never_ok_whatever_is_seen_here(laptop: Laptop) -> None:
     """Bytes of a run that its host rejected, put together by hand under the run's own name."""
     laptop.finish("failed")
@@ -134,6 +168,66 @@ def test_the_laptop_does_not_believe_a_host_that_calls_an_empty_adapter_a_succes
     refused(laptop, force=True)
     refused(laptop)
     assert artifacts(place) >= hand_made.FILES  # what came by force stays
+
+
+def without_digests(run: RunDirectory) -> None:
+    told = json.loads(run.training.read_text())
+    run.training.write_text(json.dumps(told | {"initial": dict.fromkeys(told["initial"])}))
+
+
+def relabelled(run: RunDirectory, *names: str) -> None:
+    """Told by every file alike."""
+    labels = {"id2label": {str(number): name for number, name in enumerate(names)}}
+    told = {run.training: {"label_names": names}, run.probe_texts: labels, run.adapter / "classifier.json": labels}
+    for path, changes in told.items():
+        path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def longer(run: RunDirectory) -> None:
+    for path in (run.probe_texts, run.adapter / "classifier.json"):
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"max_length": 48_000}))
+
+
+def configured(run: RunDirectory, **changes: Any) -> None:
+    path = run.adapter / "adapter_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+@pytest.mark.parametrize(
+    ("harm", "says"),
+    [
+        (lambda run: run.probe_texts.write_text("{}"), "classifier: not as in training: id2label"),
+        (lambda run: relabelled(run, "good", "bad"), "classifier: not as in training: the order of the labels"),
+        (lambda run: relabelled(run, "good", "good"), "classifier: not as in training: the order of the labels"),
+        (longer, "classifier: not as in training: max_length of the spec"),
+        (without_digests, "moved: 3 tensors have no fingerprint from step 0"),
+        (lambda run: configured(run, lora_alpha=10**400), "config: lora_alpha 1000"),
+        (lambda run: configured(run, lora_alpha=32), "settings: not as was asked for: lora_alpha"),
+        (lambda run: configured(run, use_rslora=False), "settings: not as was asked for: use_rslora"),
+        (lambda run: configured(run, alpha_pattern={"up_proj": 32}), "settings: not as was asked for: alpha_pattern"),
+        (lambda run: configured(run, init_lora_weights="pissa"), "settings: not as was asked for: init_lora_weights"),
+    ],
+    ids=[
+        "nothing to compare",
+        "labels swapped",
+        "one label twice",
+        "longer texts",
+        "no digests",
+        "no float",
+        "alpha",
+        "no rsLoRA",
+        "one alpha",
+        "PiSSA",
+    ],
+)
+def test_what_a_host_vouches_for_is_held_against_what_was_asked(
+    laptop: Laptop, harm: Callable[[RunDirectory], Any], says: str
+) -> None:
+    laptop.finish()
+    harm(laptop.run)
+    laptop.vouch()
+    assert says in refused(laptop).message
+    assert there(laptop) == {f"{RUN_ID}.rejected"}
 
 
 def test_what_is_home_already_stays_when_the_host_changes_its_mind(laptop: Laptop) -> None:

@@ -278,6 +278,8 @@ def test_a_tokenizer_that_knows_none_of_the_words_gives_no_probes(tiny_run: Tiny
 
 # --- the verdict ---------------------------------------------------------------------------------
 
+TOLD = {"label_names": [*tiny_adapter.ID2LABEL.values()]}
+
 
 def finish(run: TinyRun, **verdict: Any) -> RunDirectory:
     """The run directory as it looks when the run is over."""
@@ -285,7 +287,7 @@ def finish(run: TinyRun, **verdict: Any) -> RunDirectory:
     saved = {key: adapter.array_fingerprint(array) for key, array in run.arrays().items()}
     base = {"weights_sha256": base_model.weight_files(run.base)}
     files = {entry.path: entry.sha256 for entry in manifest.list_files(run.adapter)}
-    told = {"initial": run.initial, "saved": saved, "base": base, "adapter_files": files}
+    told = TOLD | {"initial": run.initial, "saved": saved, "base": base, "adapter_files": files}
     directory.training.write_text(json.dumps(told))
     if verdict:
         directory.host_verification.write_text(json.dumps(verdict))
@@ -342,7 +344,7 @@ def test_static_only_says_so(copy: TinyRun) -> None:
 
 def test_on_the_host_without_its_base_nothing_is_ok(copy: TinyRun) -> None:
     directory = RunDirectory(copy.artifacts.parent)
-    directory.training.write_text(json.dumps({"initial": copy.initial}))
+    directory.training.write_text(json.dumps(TOLD | {"initial": copy.initial}))
     verdict = verification.verify(directory, base_folder=None, where="host")
     assert unmet(verdict) == {"reproduction"}
 
@@ -368,8 +370,16 @@ def test_files_that_nobody_vouches_for(copy: TinyRun, harm: Callable[[RunDirecto
 
 def test_a_run_without_its_fingerprints_is_not_ok(copy: TinyRun) -> None:
     directory = RunDirectory(copy.artifacts.parent)
+    directory.training.write_text(json.dumps(TOLD))
     verdict = verification.verify(directory, base_folder=copy.base, where="host", static_only=True)
     assert unmet(verdict) == {"moved"}
+
+
+def test_a_run_that_does_not_tell_its_labels_is_not_ok(copy: TinyRun) -> None:
+    directory = RunDirectory(copy.artifacts.parent)
+    directory.training.write_text(json.dumps({"initial": copy.initial}))
+    verdict = verification.verify(directory, base_folder=copy.base, where="host", static_only=True)
+    assert unmet(verdict) == {"classifier"}
 
 
 def test_a_foreign_folder_is_checked_statically(tiny_run: TinyRun, tmp_path: Path) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+import struct
 import subprocess
 import sys
 import time
@@ -14,12 +16,13 @@ import numpy as np
 import pytest
 import tiny_adapter
 import torch
-from breakages import WEIGHTS, config, each, tensors
+from breakages import WEIGHTS, config, each, last, tensors
 from safetensors.torch import load_file, save_file
 from tiny_adapter import TinyRun
 
-from jobs import adapter, base_tensors, safetensors_file
+from jobs import adapter, base_tensors, lora_configuration, safetensors_file
 from jobs.checks import Check
+from jobs.errors import AdapterRejected
 from jobs.explanations import STATIC
 from jobs.static_checks import Told, check_adapter
 
@@ -209,6 +212,81 @@ def test_a_hundred_megabytes_take_less_than_a_second(tmp_path: Path, tiny_run: T
     assert time.process_time() - before < 1.0
     assert {check.id for check in checks if check.status == "not_checked"} == {"base"}
     assert not {"fail", "warn"} & set(by_id(checks).values())
+
+
+def test_one_module_without_an_update_worth_the_name_is_enough(tiny_run: TinyRun, broken: Path) -> None:
+    last(".lora_B.", lambda matrix: matrix * 1e-20)(broken)
+    assert by_id(check_adapter(broken, base=base_tensors.of_folder(tiny_run.base)))["update_size"] == "fail"
+
+
+def test_a_part_of_the_rank_that_was_not_trained(broken: Path) -> None:
+    def half(matrix: Any) -> Any:
+        matrix[:, :2] = 0
+        return matrix
+
+    last(".lora_B.", half)(broken)
+    [shards] = [check for check in check_adapter(broken) if check.id == "shards"]
+    assert shards.status == "fail" and "lora_B': 2 of 4 columns are all zero" in shards.detail
+
+
+@pytest.mark.parametrize("fingerprint", [None, {}, {"sha256": None}])
+def test_a_fingerprint_that_is_none_shows_no_movement(tiny_run: TinyRun, fingerprint: Any) -> None:
+    initial = tiny_run.initial | {DOWN_A: fingerprint}
+    assert by_id(check_adapter(tiny_run.adapter, told=Told(initial)))["moved"] == "fail"
+
+
+@pytest.mark.parametrize("alpha", [10**400, -(10**400), "x", "", [], [[]], {"a": 1}, None, True, float("inf")])
+def test_an_alpha_that_is_no_number_is_a_finding(tiny_run: TinyRun, broken: Path, alpha: Any) -> None:
+    base = base_tensors.of_folder(tiny_run.base)
+    config(lora_alpha=alpha)(broken)
+    assert "fail" in by_id(check_adapter(broken, base=base)).values()
+    config(lora_alpha=1, alpha_pattern={"up_proj": alpha})(broken)
+    assert "fail" in by_id(check_adapter(broken, base=base)).values()
+
+
+def test_names_and_patterns_without_end_are_not_compared(tiny_run: TinyRun, broken: Path) -> None:
+    arrays = {f"base_model.model.m.{number}.q.lora_A.weight": np.ones((1, 1), np.float32) for number in range(9000)}
+    safetensors_file.write(broken / WEIGHTS, arrays)
+    for key in ("target_modules", "modules_to_save", "rank_pattern"):
+        names = [f"x{number}" for number in range(9000)]
+        config(**{key: dict.fromkeys(names, 1) if key == "rank_pattern" else names})(broken)
+        before = time.process_time()
+        checks = {check.id: check for check in check_adapter(broken)}
+        assert time.process_time() - before < 3
+        assert checks["config"].status == "fail" and "9,000 tensors" in checks["config"].detail
+        config(**{key: None} if key != "target_modules" else {key: ["q"]})(broken)
+
+
+def test_patterns_that_are_quick_one_by_one_have_an_end_together() -> None:
+    document = {"r": 1, "target_modules": ["q"], "rank_pattern": {f"(.*.*)x{number}": 1 for number in range(1000)}}
+    lora = lora_configuration.LoraConfiguration(document, lora_configuration._Clock(0.2))
+    before = time.process_time()
+    with pytest.raises(AdapterRejected, match="for ever"):
+        for number in range(100_000):
+            lora.rank_of(f"model.layers.{number}.mlp.q")
+    assert time.process_time() - before < 3
+
+
+def test_a_file_that_is_nothing_but_a_hole_is_not_read(broken: Path) -> None:
+    rows = 2**28
+    text = json.dumps({"x": {"dtype": "BF16", "shape": [rows], "data_offsets": [0, 2 * rows]}}).encode()
+    with (broken / WEIGHTS).open("wb") as file:
+        file.write(struct.pack("<Q", len(text)) + text)
+        file.truncate(8 + len(text) + 2 * rows)
+    [header] = [check for check in check_adapter(broken) if check.id == "header"]
+    assert header.status == "fail" and "were ever written" in header.detail
+
+
+def test_tokens_that_never_came_are_no_page_that_was_never_written(broken: Path) -> None:
+    """An embedding that is saved whole has rows of zeros: for padding, and for tokens that were only reserved."""
+    table = torch.randn(8, 2048)
+    table[[0, 6, 7]] = 0
+    config(modules_to_save=["score", "embed_tokens"])(broken)
+    tensors(lambda held: held.update({"base_model.model.model.embed_tokens.weight": table}))(broken)
+    assert by_id(check_adapter(broken))["zero_tail"] == "pass"
+    table[3, :2047] = 0
+    tensors(lambda held: held.update({"base_model.model.model.embed_tokens.weight": table}))(broken)
+    assert by_id(check_adapter(broken))["zero_tail"] == "fail"
 
 
 def test_static_verification_imports_no_torch() -> None:

@@ -99,6 +99,18 @@ def test_several_in_one_folder_are_all_looked_at(cli: Cli, folder: Path, base: P
     assert "second: header: the header claims 1,099,511,627,776 bytes" in document["error"]["message"]
 
 
+def test_none_of_several_is_left_out(cli: Cli, folder: Path) -> None:
+    shutil.copytree(folder, folder / "second")
+    (folder / "second" / adapter.CONFIG).unlink()
+    ill = cli("verify", str(folder), "--json")
+    assert ill.status == 7 and "second: files: no adapter_config.json" in json.loads(ill.stdout)["error"]["message"]
+    for number in range(100):
+        (folder / f"checkpoint-{number}").mkdir()
+        (folder / f"checkpoint-{number}" / adapter.CONFIG).touch()
+    many = cli("verify", str(folder), "--json")
+    assert many.status == 1 and "102 adapters in one folder" in many.error["message"]
+
+
 def test_other_kinds_are_named_and_never_passed(cli: Cli, base: Path, tmp_path: Path) -> None:
     with warnings.catch_warnings(), adapter.quiet_libraries():
         warnings.simplefilter("ignore")
