@@ -235,7 +235,9 @@ def test_a_fingerprint_that_is_none_shows_no_movement(tiny_run: TinyRun, fingerp
     assert by_id(check_adapter(tiny_run.adapter, told=Told(initial)))["moved"] == "fail"
 
 
-@pytest.mark.parametrize("alpha", [10**400, -(10**400), "x", "", [], [[]], {"a": 1}, None, True, float("inf")])
+@pytest.mark.parametrize(
+    "alpha", [10**400, -(10**400), "x", "", [], [[]], {"a": 1}, None, True, float("inf")], ids=lambda one: f"{one!r:.9}"
+)
 def test_an_alpha_that_is_no_number_is_a_finding(tiny_run: TinyRun, broken: Path, alpha: Any) -> None:
     base = base_tensors.of_folder(tiny_run.base)
     config(lora_alpha=alpha)(broken)
