@@ -27,7 +27,7 @@ from transformers import (
 )
 
 from jobs import adapter, base_tensors, safetensors_file
-from jobs.static_checks import Told
+from jobs.static_subject import Told
 
 CLASSES = 3
 INITIAL = "initial.safetensors"

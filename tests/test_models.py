@@ -33,6 +33,7 @@ from jobs import (
 from jobs import model as models
 from jobs.errors import AdapterRejected, DataError, JobError
 from jobs.spec import Spec, from_mapping
+from jobs.static_subject import Told
 
 ID2LABEL = {0: "bad", 1: "good", 2: "neither"}
 TEXTS = ["", "a", "good", "bad bad", "ends in <pad>", "ends in </s>", "<pad>", "</s></s>", "好" * 9, "long " * 20]
@@ -72,7 +73,7 @@ class Trained:
     base: Path
     model: PeftModel
     artifacts: Path
-    told: static_checks.Told
+    told: Told
 
     @property
     def adapter(self) -> Path:
@@ -116,7 +117,7 @@ def train(base: Path, artifacts: Path, *, dtype: torch.dtype = torch.float32, **
         folder=artifacts / "probes", prompt_template=TEMPLATE,
     )  # fmt: skip
     hashes = base_tensors.of_folder(base).weights_sha256()
-    return Trained(base, model, artifacts, static_checks.Told(initial, adapter.fingerprints(model), hashes))
+    return Trained(base, model, artifacts, Told(initial, adapter.fingerprints(model), hashes))
 
 
 @pytest.fixture(scope="module", params=KINDS)

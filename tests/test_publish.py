@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from tiny import make_base, make_run
 
-from jobs import atomic, evaluation, manifest, training, verification
+from jobs import atomic, evaluation, manifest, run_checks, training
 from jobs.__main__ import main as jobs_main
 from jobs.errors import AdapterRejected
 from jobs.run_directory import RunDirectory
@@ -91,7 +91,7 @@ def vouch(run: RunDirectory) -> None:
     """All that is told of what lies there made to agree, as a hostile host would do it."""
     if (run.adapter / "classifier.json").exists():
         told = json.loads((run.adapter / "classifier.json").read_bytes())
-        change(run.probe_texts, **{key: told[key] for key in verification.USED_WITH})
+        change(run.probe_texts, **{key: told[key] for key in run_checks.USED_WITH})
         change(run.training, label_names=list(told["id2label"].values()))
     change(run.training, adapter_files={one.path: one.sha256 for one in manifest.list_files(run.adapter)})
     run.manifest.write_text(manifest.dump(manifest.list_files(run.artifacts)))

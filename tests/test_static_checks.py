@@ -24,7 +24,8 @@ from jobs import adapter, base_tensors, lora_configuration, safetensors_file
 from jobs.checks import Check
 from jobs.errors import AdapterRejected
 from jobs.explanations import STATIC
-from jobs.static_checks import Told, check_adapter
+from jobs.static_checks import check_adapter
+from jobs.static_subject import Told
 
 HEAD = "base_model.model.score.weight"
 EMBEDDING = "base_model.model.model.embed_tokens"
