@@ -28,7 +28,7 @@ STATIC = {
         "set lora_alpha above 0 and train again",
     ),
     "prefixes": (
-        "the keys carry a wrapper's prefix, and PEFT would ignore them with a warning",
+        "the keys carry a wrapper's prefix, under which PEFT finds nothing",
         "unwrap the model before the save",
     ),
     "keys": (
@@ -48,7 +48,7 @@ STATIC = {
         "name the base it was trained on",
     ),
     "head": (
-        "the classification head is missing: loaded, it would be random",
+        "the classification head is missing or none of this task: loaded, it would be random or useless",
         "save it with modules_to_save",
     ),
     "classes": (

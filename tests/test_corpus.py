@@ -11,7 +11,7 @@ from breakages import BREAKAGES, Breakage
 from corpus import KINDS, Recipe, base_of, make, others, recipes, told
 from tiny import make_base_of
 
-from jobs import base_tensors, verification
+from jobs import base_tensors, explanations, verification
 from jobs.checks import Check
 from jobs.static_checks import check_adapter
 from tests.conftest import REPOSITORY
@@ -47,6 +47,13 @@ def test_the_corpus_is_as_large_and_as_varied_as_is_said() -> None:
     assert {recipe.dtype for recipe in RECIPES} == {"fp32", "bf16", "fp16"}
     assert {recipe.settings["r"] for recipe in RECIPES} >= {1, 2, 4, 8, 16, 32, 64}
     assert len({breakage.name for breakage in BREAKAGES}) == len(BREAKAGES)
+
+
+def test_every_check_stands_in_the_docs_as_it_is_explained() -> None:
+    text = (REPOSITORY / "docs" / "trust.md").read_text("utf-8")
+    rows = text.split("<!-- checks")[1].split("\n\n")[0].splitlines()[3:]
+    explained = explanations.STATIC | explanations.REPRODUCTION
+    assert rows == [f"| `{name}` | {meaning} |" for name, (meaning, _) in explained.items()]
 
 
 def test_the_table_in_the_docs_is_the_one_that_is_tested() -> None:
