@@ -39,7 +39,7 @@ from tests.trees import WHEN_NS, contents, kept, put, state
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="needs POSIX")
 
 WAYS = pytest.mark.parametrize("way", ["push", "pull"])
-EXAMPLES = 150 if os.environ.get("CI") else 15
+EXAMPLES = 100 if os.environ.get("CI") else 15
 DELETE = Options(delete=True)
 ODD = [
     b"with space", b"'single' \"double\"", b"new\nline", b"tab\t", "好 🦙".encode(), b"-rf", b"--delete", b"$(id)`id`",
