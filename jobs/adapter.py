@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 WEIGHTS = "adapter_model.safetensors"
 CONFIG = "adapter_config.json"
 CLASSIFIER = "classifier.json"
-HEADS = ("score", "classifier")
+HEADS = lora_configuration.HEADS["SEQ_CLS"]
 """What PEFT trains and saves whole in every classifier, whether its configuration says so or not."""
 MAX_TEMPLATE = 65536
 """Characters of a prompt template; the spec allows no more."""

@@ -116,7 +116,7 @@ def _targeted(lora: LoraConfiguration, base: BaseTensors, present: set[str]) -> 
 
 def _is_linear(last: str) -> bool:
     """Whether a matrix of a base is a linear layer that all-linear takes in, by the last part of its module's name."""
-    no_layers = (*EMBEDDINGS, "wpe", "relative_attention_bias", "score", "classifier")
+    no_layers = (*EMBEDDINGS, "wpe", "relative_attention_bias", *adapter.HEADS)
     return last not in no_layers and not re.search(r"^embed_|embed(ding)?s?$", last)
 
 
@@ -191,7 +191,7 @@ def _absent(subject: Subject) -> list[str]:
     """Modules that are trained whole and have no tensor in the file: by the configuration, and of the base's."""
     lora, others = subject.lora, [key for key in subject.contents.others if not is_inside_peft(key)]
     # PEFT finds these by how names end, so that no pattern is ever found; a classifier has no output embedding.
-    none = ("score", "classifier", *lora.heads, *(TIED_OUTPUTS if lora.heads else ()))
+    none = (*adapter.HEADS, *lora.heads, *(TIED_OUTPUTS if lora.heads else ()))
     named = [name for name in lora.saved_whole if name not in none and re.fullmatch(r"[\w.]+", name)]
     absent = [name for name in named if not any(adapter.is_saved(key, (name,)) for key in others)]
     roots = {name.split(".")[0] for name in subject.contents.pairs}

@@ -6,16 +6,15 @@ HF_ENDPOINT, HF_HUB_OFFLINE, HF_HOME and a token that lies there are honoured by
 from __future__ import annotations
 
 import logging
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from jobs import parquet, table
 from jobs.errors import DataError
+from jobs.provenance import COMMIT
 from jobs.table import Table
 
-COMMIT = re.compile(r"[0-9a-f]{40}\Z")
 SPLIT_NAMES = {"train": "train", "test": "test", "validation": "validation", "valid": "validation",
                "val": "validation", "dev": "validation"}  # fmt: skip
 

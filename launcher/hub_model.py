@@ -80,9 +80,9 @@ def is_name(text: str) -> bool:
 
 def _own_token() -> str | bool:
     """The token of whoever sits here; False where nobody is logged in."""
-    from huggingface_hub import get_token
+    from launcher.hub_repository import known_token
 
-    return get_token() or False
+    return known_token() or False
 
 
 @contextlib.contextmanager

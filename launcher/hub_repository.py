@@ -16,11 +16,11 @@ from dataclasses import dataclass
 
 import httpx2
 from huggingface_hub import CommitOperationAdd, HfApi, constants, get_session, get_token
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OIDCError, RepositoryNotFoundError
-from huggingface_hub.utils._validators import validate_repo_id
+from huggingface_hub.errors import HfHubHTTPError, OIDCError, RepositoryNotFoundError
 from huggingface_hub.utils.tqdm import disable_progress_bars
 
 from launcher.errors import LaunchError
+from launcher.hub_model import is_name
 
 HUBS_OWN = ("https://huggingface.co", "https://hub-ci.huggingface.co")
 TIMEOUT_S = httpx2.Timeout(120, connect=15)
@@ -38,12 +38,7 @@ class Standing:
 
 def check_name(name: str) -> None:
     """Raise LaunchError unless `name` is one that a repository of somebody can have."""
-    try:
-        validate_repo_id(name)
-        is_name = name.count("/") == 1
-    except HFValidationError:
-        is_name = False
-    if not is_name:
+    if not is_name(name) or name.count("/") != 1:
         raise LaunchError(
             f"{name!r:.200} is no repository of the Hub", hint="owner/name: letters, digits, - _ .", code="usage"
         )
@@ -51,19 +46,25 @@ def check_name(name: str) -> None:
 
 def own_token() -> str:
     """HF_TOKEN, else the token of this person's own login.  Raises LaunchError where there is none."""
-    try:
-        token = get_token()
-    except (OIDCError, httpx2.HTTPError, OSError) as error:
-        raise LaunchError(
-            f"no token for the Hub: {type(error).__name__}", hint="hf auth login", code="authentication_failed"
-        ) from error
+    token = known_token()
     if not token:
         raise LaunchError(
             f"nobody is logged in to {constants.ENDPOINT} here",
             hint="hf auth login, or HF_TOKEN with a token that may write",
             code="authentication_failed",
         )
-    if not re.fullmatch(r"[!-~]+", token):  # before an error of some library quotes it
+    return token
+
+
+def known_token() -> str:
+    """As `own_token`; empty where nobody is logged in.  Raises LaunchError for what is no token."""
+    try:
+        token = get_token() or ""
+    except (OIDCError, httpx2.HTTPError, OSError) as error:
+        raise LaunchError(
+            f"no token for the Hub: {type(error).__name__}", hint="hf auth login", code="authentication_failed"
+        ) from error
+    if not re.fullmatch(r"[!-~]*", token):  # before an error of some library quotes it
         raise LaunchError(
             "HF_TOKEN: not a token; it holds spaces or characters beyond ASCII",
             hint="copy it once more",

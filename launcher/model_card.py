@@ -17,7 +17,6 @@ from jobs.submission import Submission
 from launcher.untrusted import clean
 
 HUB_ID = re.compile(r"(?:[A-Za-z0-9][\w.-]*/)?[A-Za-z0-9][\w.-]*\Z", re.ASCII)
-COMMIT = re.compile(r"[0-9a-f]{40}\Z")
 REPRODUCED_HERE = "reproduced here"
 LORA_KEYS = (
     "lora_r", "lora_alpha", "lora_dropout", "use_rslora", "target_modules", "modules_to_save", "learning_rate",

@@ -17,6 +17,7 @@ from typing import Any
 
 from jobs import adapter, checks, manifest
 from jobs.errors import AdapterRejected
+from jobs.provenance import COMMIT
 from jobs.spec import TEXT
 from launcher import home_jobs, model_card, verdict
 from launcher.errors import LaunchError, VerificationFailed
@@ -253,7 +254,7 @@ def _require_own_base(home: HomeRun) -> None:
     """Raise AdapterRejected where the configuration sends whoever loads it to another base than the one asked for."""
     document, spec = adapter.read_json(home.run.adapter / adapter.CONFIG), home.submission.spec
     named, own = [document.get("base_model_name_or_path")], [adapter.portable_name(spec.model_name_or_path)]
-    if model_card.COMMIT.match(spec.model_revision):
+    if COMMIT.match(spec.model_revision):
         named, own = [*named, document.get("revision")], [*own, spec.model_revision]
     if named != own:
         raise AdapterRejected(
@@ -273,7 +274,7 @@ def _hub_revision(home: HomeRun) -> str:
         is_cached = source.parent.parent.name == "models--" + spec.model_name_or_path.replace("/", "--")
         return source.name if is_cached else ""
     told = adapter.read_json(home.run.adapter / adapter.CONFIG).get("revision")
-    return told if isinstance(told, str) and model_card.COMMIT.match(told) else spec.model_revision
+    return told if isinstance(told, str) and COMMIT.match(told) else spec.model_revision
 
 
 def _base_weights(home: HomeRun, training: Mapping[str, Any]) -> dict[str, str]:
