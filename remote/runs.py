@@ -21,7 +21,12 @@ STATES = ("queued", "preparing", "running", "verifying", "evaluating", *FINAL, "
 
 @dataclass(frozen=True)
 class State:
-    """One run as its host tells it; ages in seconds by the host's clock."""
+    """One run as its host tells it; ages in seconds by the host's clock.
+
+    `position` is its place in the host's queue, 0 when it does not wait there.  `beat_age_s` is how long ago its
+    supervisor showed that it lives, None where that does not matter any more.  `fuse_left_s` is how long it takes at
+    most until the host powers itself off, None where no fuse is armed.
+    """
 
     run_id: str
     state: str
@@ -29,6 +34,9 @@ class State:
     name: str = ""
     age_s: float = 0.0
     run_age_s: float = 0.0
+    position: int = 0
+    beat_age_s: float | None = None
+    fuse_left_s: float | None = None
 
     @property
     def is_over(self) -> bool:
@@ -132,6 +140,10 @@ def _text(value: Any) -> str:
     return str(value or "").encode("utf-8", "replace").decode()
 
 
+def _seconds(value: Any) -> float | None:
+    return None if value is None else float(value)
+
+
 def _state(row: Any) -> State:
     try:
         state = State(
@@ -141,6 +153,9 @@ def _state(row: Any) -> State:
             name=_text(row.get("name")),
             age_s=float(row.get("age_s") or 0),
             run_age_s=float(row.get("run_age_s") or 0),
+            position=int(row.get("position") or 0),
+            beat_age_s=_seconds(row.get("beat_age_s")),
+            fuse_left_s=_seconds(row.get("fuse_left_s")),
         )
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise BadReply("the state of a run has the wrong shape") from error

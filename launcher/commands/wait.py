@@ -20,7 +20,7 @@ def command(app: App, run: str | None, as_json: bool) -> None:
 
     Example: launch wait reviews-k3x7q2mh && launch pull reviews-k3x7q2mh
     """
-    from launcher.follow import conclude
+    from launcher.conclusion import conclude
     from launcher.watch import watch
 
     record, output = app.ledger.find(run), Output(as_json=as_json)

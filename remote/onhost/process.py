@@ -9,6 +9,11 @@ import time
 from typing import Any, Dict, Optional
 
 
+def clock() -> float:
+    """Seconds since this machine booted, suspended or not: the same for all its processes, whoever sets its time."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic()
+
+
 def boot_marker() -> str:
     """Changes whenever this machine or container starts anew: boot id and start time of pid 1."""
     try:
