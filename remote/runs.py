@@ -16,6 +16,7 @@ from remote.onhost.states import FINAL
 LINE_LIMIT_BYTES = 8 * 1024 * 1024
 # The host may wait for a clean-up, install tmux and start the supervisor before it answers.
 SUBMIT_TIMEOUT_S = 120
+MOST_CHARACTERS = 300
 STATES = ("queued", "preparing", "running", "verifying", "evaluating", *FINAL, "lost", "gone")
 
 
@@ -25,7 +26,8 @@ class State:
 
     `position` is its place in the host's queue, 0 when it does not wait there.  `beat_age_s` is how long ago its
     supervisor showed that it lives, None where that does not matter any more.  `fuse_left_s` is how long it takes at
-    most until the host powers itself off, None where no fuse is armed.
+    most until the host powers itself off, None where no fuse is armed.  `fuse` says how that stands in words, its
+    first word being armed, waiting, kept, failed, fired, off, void or dead; empty without one.
     """
 
     run_id: str
@@ -37,10 +39,19 @@ class State:
     position: int = 0
     beat_age_s: float | None = None
     fuse_left_s: float | None = None
+    fuse: str = ""
 
     @property
     def is_over(self) -> bool:
         return self.state in FINAL or self.state in ("lost", "gone")
+
+
+@dataclass(frozen=True)
+class Crash:
+    """What a host tells of a run that ended badly: what was measured (`crash.json`, untrusted), and its log's end."""
+
+    measured: dict[str, Any]
+    log_tail: str
 
 
 @dataclass(frozen=True)
@@ -97,6 +108,18 @@ def states(agent: Agent, run_ids: Sequence[str] | None = None) -> list[State]:
 def stop(agent: Agent, run_id: str) -> State:
     """End a run; its state afterwards."""
     return _state(agent.call("stop", {"run_id": run_id}, timeout_s=60).get("run"))
+
+
+def fuse(agent: Agent, run_id: str, *, off: bool = False) -> State:
+    """How a run and its fuse stand, after the fuse was disarmed if that is asked."""
+    return _state(agent.call("fuse", {"run_id": run_id, "off": off}).get("run"))
+
+
+def crash(agent: Agent, run_id: str) -> Crash:
+    """Why a run ended badly, as far as its host can tell."""
+    reply = agent.call("crash", {"run_id": run_id})
+    measured = reply.get("crash")
+    return Crash(measured if isinstance(measured, dict) else {}, _text(reply.get("log_tail")))
 
 
 def follow(
@@ -156,6 +179,7 @@ def _state(row: Any) -> State:
             position=int(row.get("position") or 0),
             beat_age_s=_seconds(row.get("beat_age_s")),
             fuse_left_s=_seconds(row.get("fuse_left_s")),
+            fuse=_text(row.get("fuse"))[:MOST_CHARACTERS],
         )
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise BadReply("the state of a run has the wrong shape") from error

@@ -35,6 +35,8 @@ SOURCE_NAMES = ("PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "PIP_TRUSTED_HOST", "PIP
 F_SETPIPE_SZ = 1031
 PIPE_BYTES = 1024 * 1024
 PREPARE_TRIES = 5
+FUSE_OFF_S = 15.0
+LOG_TAIL_BYTES = 32 * 1024
 REQUEST_LIMIT_BYTES = 64 * 1024 * 1024
 
 
@@ -218,15 +220,50 @@ def prepare(workspace: str, run_id: str) -> int:
     return 1
 
 
+def guard(workspace: str, run_id: str) -> int:
+    """Be the guard of a run, with what it is handed on stdin."""
+    from .guard import Guard
+    from .run import Run
+
+    return Guard(Run(workspace, run_id), json.loads(sys.stdin.buffer.read())).main()
+
+
+def fuse(request: Dict[str, Any]) -> Dict[str, Any]:
+    """How the fuse of a run stands, after it was disarmed if that is asked."""
+    from . import fuse as fuses
+    from .run import Run
+
+    run = Run(request["workspace"], request["run_id"])
+    run.plan()
+    if request.get("off"):
+        fuses.turn_off(run, FUSE_OFF_S)
+    return {"run": run.state()}
+
+
+def crash(request: Dict[str, Any]) -> Dict[str, Any]:
+    """What was measured when a run ended badly, and the end of its log."""
+    from . import evidence
+    from .atomic import read_object
+    from .run import Run
+
+    run = Run(request["workspace"], request["run_id"])
+    tail = b""
+    with contextlib.suppress(FileNotFoundError), open(run.path(run.plan()["files"]["log"]), "rb") as log:
+        log.seek(max(0, log.seek(0, os.SEEK_END) - LOG_TAIL_BYTES))
+        tail = log.read(LOG_TAIL_BYTES)
+    return {"crash": read_object(run.path(evidence.NAME)), "log_tail": tail.decode("utf-8", "replace")}
+
+
 REPLYING: Dict[str, Callable[[Dict[str, Any]], Dict[str, Any]]] = {
     "submit": submit, "states": states, "stop": stop, "clean": clean, "ready": ready, "environments": environments,
+    "fuse": fuse, "crash": crash,
 }  # fmt: skip
 # These check their request before they return the iterator: once the stream has begun nothing can be refused.
 STREAMING: Dict[str, Callable[[Dict[str, Any]], Iterator[bytes]]] = {"follow": follow}
 CONVERSING: Dict[str, Callable[[Dict[str, Any], frames.Reader, Callable[[bytes], None]], None]] = {
     "store": store, "sync": sync,
 }  # fmt: skip
-OWN_PROCESS: Dict[str, Callable[[str, str], int]] = {"supervise": supervise, "prepare": prepare}
+OWN_PROCESS: Dict[str, Callable[[str, str], int]] = {"supervise": supervise, "prepare": prepare, "guard": guard}
 
 
 def main(argv: List[str]) -> int:

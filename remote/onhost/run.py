@@ -21,6 +21,8 @@ from .states import FINAL
 PROTOCOL = 2
 RUN_ID = re.compile(r"[a-z0-9][a-z0-9-]{0,47}-[a-z2-7]{8}\Z")
 START_GRACE_S = 30
+RUN_VARIABLE = "LAUNCH_RUN"
+"""Variable that every process of a run has, with the run's id: by it they are found, wherever they went."""
 # What every event has; a line without them is not one.
 EVENT_FIELDS = (("seq", int), ("type", str), ("time", (int, float)))
 
@@ -112,6 +114,9 @@ class Run:
             since = result.get("finished_at", since)
         # Ages are this machine's business: the laptop's clock may be hours off.
         row["age_s"], row["run_age_s"] = time.time() - since, time.time() - plan["submitted_at"]
+        from . import fuse  # which knows runs, too
+
+        row.update(fuse.standing(self, plan))
         return row
 
     def _verdict_of_absence(self, plan: Dict[str, Any], states: List[Dict[str, Any]]) -> Dict[str, Any]:

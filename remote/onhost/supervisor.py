@@ -13,8 +13,9 @@ import sys
 import time
 from typing import Any, Dict, List, Optional
 
-from . import process
+from . import guard, process
 from .atomic import read_json, write_json
+from .evidence import Evidence
 from .run import Run
 
 HEARTBEAT_S = 5.0
@@ -41,12 +42,17 @@ class Supervisor:
         signal.signal(signal.SIGHUP, signal.SIG_IGN)  # tmux may be killed; the run goes on
         self._sources = self._run.take(self._run.SOURCES)
         write_json(self._run.path("supervisor.json"), process.identity(os.getpid()))
+        if self._plan.get("poweroff") or self._plan.get("notify"):
+            guard.start(self._run, self._run.take(".targets.json").get("targets", ()), self._sources)
+        self._evidence = Evidence(self._run)
         state = ""
         for phase in self._plan["phases"]:
             if phase["state"] != state:
                 state = phase["state"]
                 self._run.add_event("state", state=state)
             status = self._carry_out(phase)
+            if status != 0:
+                self._evidence.write(status, phase["state"], self._log_tail())
             if self._stop_reason:
                 return self._end("stopped", self._stop_reason, phase)
             if status != 0:
@@ -93,6 +99,11 @@ class Supervisor:
                     process.signal_group(child.pid, signal.SIGKILL)
                     child.wait()
 
+    def _log_tail(self) -> bytes:
+        with open(self._run.path(self._plan["files"]["log"]), "rb") as log:
+            log.seek(max(0, log.seek(0, os.SEEK_END) - 64 * 1024))
+            return log.read()
+
     def _argv(self, phase: Dict[str, Any]) -> List[str]:
         prepared = read_json(self._run.path("environment.json")) or {}
         known = {"{python}": prepared.get("python", ""), "{onhost_python}": sys.executable, "{onhost}": sys.argv[0]}
@@ -110,6 +121,7 @@ class Supervisor:
         if time.monotonic() - self._last_beat >= HEARTBEAT_S:
             self._last_beat = time.monotonic()
             self._touch_heartbeat()
+            self._evidence.sample()
         if self._echo:
             self._show_log()
 

@@ -1,0 +1,85 @@
+"""How much memory this process may have, and how near that it is: the tightest limit around it, of whatever kind.
+
+`/proc/meminfo` shows the machine around a container; the container's own figures stand in its control group, of which
+there are two versions.  What the kernel can give back at once (the cache of files that are not in use) does not count.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Dict, Iterator, NamedTuple, Optional
+
+ROOT = "/sys/fs/cgroup"
+# A limit beyond this is none: version 1 writes the largest number of pages instead.
+UNLIMITED = 1 << 60
+
+
+class Memory(NamedTuple):
+    """In bytes; None where that can't be seen.  `oom_kills` is the kernel's count since the group was made."""
+
+    used_bytes: Optional[int] = None
+    limit_bytes: Optional[int] = None
+    oom_kills: Optional[int] = None
+
+
+def look() -> Memory:
+    """How it is now.  Never raises."""
+    found = [one for one in (*_groups(), _machine()) if one.limit_bytes is not None and one.limit_bytes < UNLIMITED]
+    return min(found, key=lambda one: one.limit_bytes or 0, default=Memory())
+
+
+def _groups() -> Iterator[Memory]:
+    """This process's group and those around it."""
+    for line in _text("/proc/self/cgroup").splitlines():
+        _, controllers, path = (line.split(":", 2) + ["", ""])[:3]
+        if controllers == "":
+            mounts, read = [ROOT, os.path.join(ROOT, "unified")], _second
+        elif "memory" in controllers.split(","):
+            mounts, read = [os.path.join(ROOT, "memory")], _first
+        else:
+            continue
+        # Within a container the path may be that outside; then the mount itself is the container's group.
+        parts = [part for part in path.split("/") if part and part != ".."]
+        for mount in mounts:
+            for count in range(len(parts), -1, -1):
+                yield read(os.path.join(mount, *parts[:count]))
+
+
+def _first(group: str) -> Memory:
+    """Version 1."""
+    used, limit = _number(group, "memory.usage_in_bytes"), _number(group, "memory.limit_in_bytes")
+    idle = _table(group, "memory.stat").get("total_inactive_file", 0)
+    return Memory(used and max(0, used - idle), limit, _table(group, "memory.oom_control").get("oom_kill"))
+
+
+def _second(group: str) -> Memory:
+    """Version 2."""
+    used, limit = _number(group, "memory.current"), _number(group, "memory.max")
+    idle = _table(group, "memory.stat").get("inactive_file", 0)
+    return Memory(used and max(0, used - idle), limit, _table(group, "memory.events").get("oom_kill"))
+
+
+def _machine() -> Memory:
+    known = _table("/proc", "meminfo")
+    total, available = known.get("MemTotal:"), known.get("MemAvailable:")
+    if total is None or available is None:
+        return Memory()
+    return Memory(1024 * (total - available), 1024 * total, _table("/proc", "vmstat").get("oom_kill"))
+
+
+def _number(folder: str, name: str) -> Optional[int]:
+    text = _text(os.path.join(folder, name)).strip()
+    return int(text) if text.isdigit() else None
+
+
+def _table(folder: str, name: str) -> Dict[str, int]:
+    rows = (line.split() for line in _text(os.path.join(folder, name)).splitlines())
+    return {row[0]: int(row[1]) for row in rows if len(row) > 1 and row[1].isdigit()}
+
+
+def _text(path: str) -> str:
+    try:
+        with open(path, encoding="ascii", errors="replace") as file:
+            return file.read()
+    except OSError:
+        return ""

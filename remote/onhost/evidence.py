@@ -1,0 +1,138 @@
+"""What tells, after a run ended badly, why: memory, disks and GPUs as measured, and the last lines it printed.
+
+Looked at with every heartbeat, since a process that was killed takes its figures with it.  Written once, as
+`crash.json`, small whatever happened.  Nothing is judged here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import resource
+import shutil
+import subprocess
+import tempfile
+import time
+from typing import Any, Dict, List, Optional
+
+from . import container_memory, process
+from .atomic import read_object, write_json
+from .container_memory import Memory
+from .run import Run
+
+PROTOCOL = 1
+NAME = "crash.json"
+LINES, LINE_CHARACTERS = 50, 400
+EVENTS_BYTES = 64 * 1024
+GPU_TIMEOUT_S = 5
+GPU_QUERY = ["--query-gpu=name,memory.used,memory.total", "--format=csv,noheader,nounits"]
+MIB = 1024 * 1024
+
+
+class Evidence:
+    """Gathers it for one run, in its supervisor."""
+
+    def __init__(self, run: Run) -> None:
+        self._run, self._files = run, run.plan()["files"]
+        self._first = self._last = container_memory.look()
+        self._peak_bytes = self._last.used_bytes or 0
+        self._disks: Dict[str, Dict[str, Any]] = {}
+        self.sample()
+
+    def sample(self) -> None:
+        """Look once; takes a millisecond.  Never raises."""
+        self._last = container_memory.look()
+        self._peak_bytes = max(self._peak_bytes, self._last.used_bytes or 0)
+        for name, folder in self._folders().items():
+            self._look_at_disk(name, folder)
+
+    def write(self, status: Optional[int], phase_state: str, tail: bytes) -> None:
+        """Write down how a phase ended: `status` as a shell gives it, or None, `tail` the end of its output.  Never raises."""
+        last = self._last  # before it was over
+        self.sample()
+        self._last = last
+        document = {
+            "protocol": PROTOCOL,
+            "phase": phase_state,
+            "exit_code": status,
+            "code": self._code(),
+            "at": round(time.time(), 3),
+            "boot": process.boot_marker(),
+            **self._step(),
+            "memory": self._memory(container_memory.look()),
+            "disks": list(self._disks.values()),
+            "gpus": _gpus() if b"cuda" in tail.lower() else [],
+            "tail": _lines(tail),
+        }
+        with contextlib.suppress(OSError, ValueError):  # a disk without room for this is seen by its free bytes
+            write_json(self._run.path(NAME), document)
+
+    def _folders(self) -> Dict[str, str]:
+        return {"run": self._run.root, "shared memory": "/dev/shm", "temporary": tempfile.gettempdir(), "home": "~"}
+
+    def _look_at_disk(self, name: str, folder: str) -> None:
+        path = os.path.expanduser(folder)
+        try:
+            device, found = os.stat(path).st_dev, os.statvfs(path)
+        except OSError:
+            return
+        if any(one["device"] == device and one["name"] != name for one in self._disks.values()):
+            return  # the same disk under another name
+        free, inodes = found.f_bavail * found.f_frsize, found.f_favail
+        known = self._disks.setdefault(name, {"name": name, "path": path, "device": device})
+        known.update(total_bytes=found.f_blocks * found.f_frsize, free_bytes=free)
+        known["least_free_bytes"] = min(free, known.get("least_free_bytes", free))
+        if found.f_files:  # some filesystems have no number of them
+            known.update(free_inodes=inodes, least_free_inodes=min(inodes, known.get("least_free_inodes", inodes)))
+
+    def _memory(self, now: Memory) -> Dict[str, Optional[int]]:
+        counted = now.oom_kills is not None and self._first.oom_kills is not None
+        return {
+            "limit_bytes": self._last.limit_bytes,
+            "used_bytes": self._last.used_bytes,
+            "peak_bytes": self._peak_bytes or None,
+            # Of everything that this process has waited for; it is told by the kernel, so no moment is missed.
+            "largest_process_bytes": 1024 * resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss,
+            "oom_kills": (now.oom_kills or 0) - (self._first.oom_kills or 0) if counted else None,
+        }
+
+    def _code(self) -> str:
+        """The stable word that the job itself left for its failure, if it had one."""
+        return str(read_object(self._run.path(self._files["result"])).get("code") or "")[:100]
+
+    def _step(self) -> Dict[str, int]:
+        """The last training step that was told."""
+        try:
+            with open(self._run.path(self._files["events"]), "rb") as file:
+                file.seek(max(0, file.seek(0, os.SEEK_END) - EVENTS_BYTES))
+                lines = file.read().splitlines()
+        except OSError:
+            return {}
+        for line in reversed(lines):
+            with contextlib.suppress(ValueError, TypeError, KeyError, RecursionError):
+                event = json.loads(line)
+                if event["type"] == "step":
+                    return {"step": int(event["step"]), "steps": int(event["steps"])}
+        return {}
+
+
+def _lines(tail: bytes) -> List[str]:
+    text = tail.decode("utf-8", "replace")
+    return [line[:LINE_CHARACTERS] for line in text.splitlines()[-LINES:]]
+
+
+def _gpus() -> List[Dict[str, Any]]:
+    """What is in use on each GPU now that the job is gone: that is what others hold."""
+    program = shutil.which("nvidia-smi") or "/usr/bin/nvidia-smi"
+    try:
+        done = subprocess.run([program, *GPU_QUERY], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                              stderr=subprocess.DEVNULL, timeout=GPU_TIMEOUT_S, check=False)  # fmt: skip
+    except (OSError, subprocess.TimeoutExpired):
+        return []
+    found = []
+    for line in done.stdout.decode("utf-8", "replace").splitlines()[:16]:
+        name, used, total = ([part.strip() for part in line.split(",")] + ["", ""])[:3]
+        if used.isdigit() and total.isdigit():
+            found.append({"name": name[:80], "used_bytes": int(used) * MIB, "total_bytes": int(total) * MIB})
+    return found
