@@ -48,7 +48,7 @@ class Evidence:
             self._look_at_disk(name, folder)
 
     def write(self, status: Optional[int], phase_state: str, tail: bytes) -> None:
-        """Write down how a phase ended: `status` as a shell gives it, or None, `tail` the end of its output.  Never raises."""
+        """Write down how a phase ended: its status as a shell gives it, and the end of its output.  Never raises."""
         last = self._last  # before it was over
         self.sample()
         self._last = last

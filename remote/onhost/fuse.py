@@ -20,9 +20,10 @@ from typing import Any, Callable, Dict, List, Optional
 
 from . import process
 from .atomic import read_object, write_json
+from .guard import SIGN_IN
 from .run import Run
 
-STATE, OFF, GUARD = "fuse.json", "fuse.off", "guard.json"
+STATE, OFF = "fuse.json", "fuse.off"
 POLL_S = 5.0
 GRACE_S = 30.0
 """After the end of the run: for followers, and for notices on their way."""
@@ -181,7 +182,7 @@ def is_keeping(run: Run) -> bool:
     return bool(
         read_object(run.path(STATE)).get("state") == "kept"
         and not os.path.exists(run.path(OFF))
-        and process.is_alive(read_object(run.path(GUARD)))
+        and process.is_alive(read_object(run.path(SIGN_IN)))
     )
 
 
@@ -192,7 +193,7 @@ def standing(run: Run, plan: Dict[str, Any]) -> Dict[str, Any]:
     """
     if not isinstance(plan.get("poweroff"), dict) or plan["boot"] != process.boot_marker():
         return {}
-    said, guard = read_object(run.path(STATE)), read_object(run.path(GUARD))
+    said, guard = read_object(run.path(STATE)), read_object(run.path(SIGN_IN))
     state, why = str(said.get("state") or "armed"), str(said.get("why") or "")
     if os.path.exists(run.path(OFF)) and state != "fired":
         return {"fuse": "off"}
@@ -210,7 +211,7 @@ def turn_off(run: Run, wait_s: float) -> Dict[str, Any]:
     with open(run.path(OFF), "w"):
         pass
     deadline = time.monotonic() + wait_s
-    guard = read_object(run.path(GUARD))
+    guard = read_object(run.path(SIGN_IN))
     while process.is_alive(guard) and read_object(run.path(STATE)).get("state") in BURNING:
         if time.monotonic() > deadline:
             break

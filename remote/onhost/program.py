@@ -222,10 +222,10 @@ def prepare(workspace: str, run_id: str) -> int:
 
 def guard(workspace: str, run_id: str) -> int:
     """Be the guard of a run, with what it is handed on stdin."""
-    from .guard import Guard
     from .run import Run
+    from .watch import Watch
 
-    return Guard(Run(workspace, run_id), json.loads(sys.stdin.buffer.read())).main()
+    return Watch(Run(workspace, run_id), json.loads(sys.stdin.buffer.read())).main()
 
 
 def fuse(request: Dict[str, Any]) -> Dict[str, Any]:

@@ -41,10 +41,10 @@ class Supervisor:
             signal.signal(number, self._on_stop)
         signal.signal(signal.SIGHUP, signal.SIG_IGN)  # tmux may be killed; the run goes on
         self._sources = self._run.take(self._run.SOURCES)
+        self._evidence = Evidence(self._run)
         write_json(self._run.path("supervisor.json"), process.identity(os.getpid()))
         if self._plan.get("poweroff") or self._plan.get("notify"):
             guard.start(self._run, self._run.take(".targets.json").get("targets", ()), self._sources)
-        self._evidence = Evidence(self._run)
         state = ""
         for phase in self._plan["phases"]:
             if phase["state"] != state:
