@@ -39,7 +39,7 @@ SIGN_IN_S = 60.0
 TIME_LIMIT = "time limit"
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 # States from which it may still fire.
-BURNING = ("armed", "waiting", "kept", "failed")
+BURNING = ("armed", "waiting", "kept")
 
 
 class Fuse:
@@ -86,7 +86,7 @@ class Fuse:
         stopped = row["state"] == "stopped" and not str(row.get("reason")).startswith(TIME_LIMIT)
         kept = self._keeps and row["state"] != "succeeded"
         quiet_from, wanted_s = process.clock(), self._stopped_s if stopped else self._grace_s
-        while not self._ends():
+        while not self.is_out():
             if self.is_at_its_limit:
                 self._fire("its hard limit is reached")
             elif kept:
@@ -102,8 +102,8 @@ class Fuse:
                     self._say("armed", "the run is over")
             time.sleep(self.poll_s)
 
-    def _ends(self) -> bool:
-        """Whether there is nothing left to do for it."""
+    def is_out(self) -> bool:
+        """Whether it can't fire any more, which it says."""
         if self._said.get("tries", 0) > len(self._retry_s):
             return True
         if self.is_off:
@@ -200,8 +200,8 @@ def standing(run: Run, plan: Dict[str, Any]) -> Dict[str, Any]:
     if state in BURNING and not process.is_alive(guard) and (guard or time.time() - plan["submitted_at"] > SIGN_IN_S):
         return {"fuse": "dead: its guard is gone, and the machine will not power itself off"}
     row: Dict[str, Any] = {"fuse": f"{state}: {why}" if why else state}
-    limit = guard.get("limit_clock")
-    if state in BURNING and isinstance(limit, (int, float)):
+    limit = limit_clock(plan)
+    if state in BURNING and limit is not None:
         row["fuse_left_s"] = max(0.0, limit - process.clock())
     return row
 

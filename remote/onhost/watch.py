@@ -49,10 +49,8 @@ class Watch:
             file.write("-500")  # small as it is, it is the last that memory should be taken from
         if self._fuse and not self._fuse.arm():
             self._fuse = None
-        limit = self._fuse.limit_clock if self._fuse else None
-        identity = process.identity(os.getpid())
         with contextlib.suppress(OSError):
-            write_json(self._run.path(SIGN_IN), {**identity, "fuse": self._fuse is not None, "limit_clock": limit})
+            write_json(self._run.path(SIGN_IN), process.identity(os.getpid()))
         try:
             row = self._watched()
             notices = Notices(self._targets, notice.about(self._run, row, self._seconds()), self._run)
@@ -72,7 +70,7 @@ class Watch:
             try:
                 if self._is_over():
                     return self._run.state()
-                if self._fuse and self._fuse.is_at_its_limit and not self._fuse.is_off:
+                if self._fuse and not self._fuse.is_out() and self._fuse.is_at_its_limit:
                     self._end()
             except OSError:
                 # A disk so full that no result can be written.  It is over all the same.
