@@ -137,7 +137,7 @@ def main(argv: list[str] | None = None) -> int:
         outcome = {"ok": False, "error": {"code": error.code, "message": error.message, "hint": error.hint}}
         if options.verb in ("fetch", "train", "finish"):
             # In words, for whoever asks later; the supervisor only knows an exit status.
-            _result(options.run, "failed", error.message)
+            _result(options.run, "failed", error.message, code=error.code)
     if options.reply:
         atomic.write_json(options.reply, outcome)
     failed = not outcome["ok"] or outcome["data"].get("state") == "failed"

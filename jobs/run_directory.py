@@ -127,6 +127,11 @@ class RunDirectory:
         """Final state; written last.  Its presence is the truth."""
         return self.root / "result.json"
 
+    @property
+    def crash(self) -> Path:
+        """What was measured when the run ended badly; only of such a run."""
+        return self.root / "crash.json"
+
     # Only at home: what this machine found out by itself, kept apart from what the host said.
     @property
     def home_verification(self) -> Path:

@@ -213,6 +213,8 @@ def _fetch(
     if state.state == "succeeded" or rejected.by_host(state):
         # What vouches for the rest comes first: what is listed with the content it has here need not come at all.
         names.append(part.manifest.name)
+    if state.state != "succeeded":
+        names.append(part.crash.name)
     outcomes = [fetched(names)]
     result = _check_result(record, part, state)
     unasked: list[manifest.Entry] = []
@@ -327,7 +329,14 @@ def _put_in_place(part: RunDirectory, home: RunDirectory, *, whole: bool) -> Non
                 final = home.artifacts / path.relative_to(part.artifacts)
                 final.parent.mkdir(parents=True, exist_ok=True)
                 path.replace(final)
-    for name in (part.spec.name, part.log.name, part.events.name, part.manifest.name, part.result.name):
+    for name in (
+        part.spec.name,
+        part.log.name,
+        part.events.name,
+        part.crash.name,
+        part.manifest.name,
+        part.result.name,
+    ):
         if (part.root / name).exists():
             (part.root / name).replace(home.root / name)
 

@@ -2,47 +2,87 @@
 
 from __future__ import annotations
 
+import json
 import math
+import textwrap
+from pathlib import Path
 
+from jobs.run_directory import RunDirectory
 from launcher import rejected
 from launcher.app import App
 from launcher.errors import LaunchError, RunFailed, VerificationFailed
 from launcher.ledger import Record
-from launcher.log_text import log_text
 from launcher.output import Output
-from remote import failure
+from launcher.untrusted import clean
+from remote import crash, runs
+from remote.crash import Asked, Card
 from remote.errors import RemoteError
-from remote.runs import State
+from remote.runs import Crash, State
 
-# The end of a log is where a failure is told; further up stands what was survived.
-TAIL_LINES = 40
+# A card is laid out for a terminal of the usual width, and is no wider on a larger one.
+COLUMNS = 78
+TAIL_BYTES = 32 * 1024
+CRASH_BYTES = 1 << 20
+"""More than any crash.json has."""
 
 
 def conclude(app: App, record: Record, state: State, output: Output) -> None:
     """Show how a run ended.
 
     Raises VerificationFailed where its adapter is not to be used, RunFailed where it did not succeed otherwise, with
-    what its log's end means, if that is known.
+    the card of its end, if that is known.
     """
     if rejected.by_host(state):
         reason = f"{record.run_id} {state.state}: {state.reason}: do not use its adapter"
         raise VerificationFailed(reason, hint=f"launch pull {record.run_id} tells what that means")
     if state.state != "succeeded":
         said = f"{record.run_id} {state.state}" + (f": {state.reason}" if state.reason else "")
-        hint = f"launch logs {record.run_id} -n 50"
-        if state.state != "stopped" and (row := _explained(app, record, state)):
-            said += f"\nThat means: {row.meaning}"
-            hint = f"{row.next_command(host=record.host, run=record.run_id)} ({hint} shows more)"
-        raise RunFailed(said, hint=hint)
+        card = card_of(app, record, state)
+        if card is None:
+            raise RunFailed(said, hint=f"launch logs {record.run_id} -n 50")
+        raise RunFailed(
+            "\n".join([said, *lines(card)]), hint=card.next, data={"run_id": record.run_id, **card.to_json()}
+        )
     seconds = round(state.run_age_s, 1) if math.isfinite(state.run_age_s) else None  # infinity is not JSON
     data = {"run_id": record.run_id, "host": record.host, "state": state.state, "seconds": seconds}
     output.show(data, lambda console: console.print(f"{record.run_id} succeeded\nlaunch pull {record.run_id}"))
 
 
-def _explained(app: App, record: Record, state: State) -> failure.Failure | None:
-    """The log's end tells more than a status does."""
+def card_of(app: App, record: Record, state: State) -> Card | None:
+    """Why a run ended badly, cleaned; None where nobody can tell, or the host is gone and nothing was pulled."""
     try:
-        tail = log_text(app, record, TAIL_LINES)
+        found = runs.crash(app.agent(record.host), record.run_id)
     except (RemoteError, LaunchError):
+        found = _at_home(record)
+    spec = record.submission.spec
+    asked = Asked(record.host, record.run_id, spec.train_batch_size, spec.max_length, spec.learning_rate)
+    card = crash.explain(state.state, state.reason, found.measured, clean(found.log_tail), asked)
+    if card is None:
+        return None
+    evidence = tuple(" ".join(clean(line).split()) for line in card.evidence)
+    return Card(card.cause, card.title, card.explanation, evidence, card.next)
+
+
+def lines(card: Card) -> list[str]:
+    """The card for a terminal: cause, what it means, and what speaks for it."""
+    shown = textwrap.wrap(f"{card.title}: {card.explanation}", COLUMNS, initial_indent="  ", subsequent_indent="  ")
+    for line in card.evidence:
+        shown += textwrap.wrap(line, COLUMNS, initial_indent="  | ", subsequent_indent="  |   ")
+    return shown
+
+
+def _at_home(record: Record) -> Crash:
+    """The same from what was pulled."""
+    if not record.pulled_to:
+        return Crash({}, "")
+    home = RunDirectory(Path(record.pulled_to))
+    try:
+        with home.crash.open("rb") as file:
+            measured = json.loads(file.read(CRASH_BYTES))
+    except (OSError, ValueError, RecursionError):
+        measured = {}
+    try:
+        tail = home.log.read_bytes()[-TAIL_BYTES:].decode("utf-8", "replace")
+    except OSError:
         tail = ""
-    return failure.while_running(tail) or failure.while_running(state.reason)
+    return Crash(measured if isinstance(measured, dict) else {}, tail)

@@ -77,6 +77,8 @@ class Evidence:
             device, found = os.stat(path).st_dev, os.statvfs(path)
         except OSError:
             return
+        if found.f_flag & os.ST_RDONLY:  # an image, always as full as it was made
+            return
         if any(one["device"] == device and one["name"] != name for one in self._disks.values()):
             return  # the same disk under another name
         free, inodes = found.f_bavail * found.f_frsize, found.f_favail
@@ -84,7 +86,8 @@ class Evidence:
         known.update(total_bytes=found.f_blocks * found.f_frsize, free_bytes=free)
         known["least_free_bytes"] = min(free, known.get("least_free_bytes", free))
         if found.f_files:  # some filesystems have no number of them
-            known.update(free_inodes=inodes, least_free_inodes=min(inodes, known.get("least_free_inodes", inodes)))
+            known.update(total_inodes=found.f_files, free_inodes=inodes)
+            known.update(least_free_inodes=min(inodes, known.get("least_free_inodes", inodes)))
 
     def _memory(self, now: Memory) -> Dict[str, Optional[int]]:
         counted = now.oom_kills is not None and self._first.oom_kills is not None
