@@ -30,7 +30,7 @@ GIB = 1024**3
 BUSY_GPU_BYTES = GIB
 # An exception as Python, torchrun and our own job print it, at the beginning of a line.
 EXCEPTION = re.compile(
-    r"(?:\[rank\d+\]:\s*)?(?:error|fatal|(?:[A-Za-z_]\w*\.)*(?:[A-Z]\w*(?:Error|Exception|Interrupt|Warning|Full|Exit)"
+    r"(?:\[rank\d+\]:\s*)?(?:error|fatal|(?:[A-Za-z_]\w*\.)*(?:[A-Z]\w*(?:Error|Exception|Interrupt|Timeout|Full|Exit)"
     r"|OutOfMemoryError))(?::\s|\Z)"
 )
 # Signs of work that went on: what stands above them did not end the run.
@@ -205,8 +205,9 @@ class _Case:
         return [line for line in self._lines[-3:] if line.startswith("hint: ")][:1]
 
     def _exit_status(self) -> int | None:
-        status = _number(self._measured, "exit_code")
-        return int(status) if status is not None else self._status_of(self._reason)
+        status, said = _number(self._measured, "exit_code"), self._status_of(self._reason)
+        # Of several ranks one may have been killed; the job that started them ends with 1, and says so.
+        return said if status is None or said == 137 else int(status)
 
     def _status_of(self, text: str) -> int | None:
         found = STATUS.search(text)

@@ -36,6 +36,13 @@ CONNECTING = [
     ("other_machine", "another machine"),
 ]
 RUNNING = [
+    ("row_too_long", "error: out of memory with a single row of 4096 tokens"),
+    ("missing_module", "ModuleNotFoundError: No module named 'peft'"),
+    ("cpu_out_of_memory", "RuntimeError: [enforce fail] DefaultCPUAllocator: can't allocate memory: you tried 8 bytes"),
+    ("cpu_out_of_memory", "MemoryError"),
+    ("diverged", "error: loss is not finite at step 31"),
+    ("diverged", "error: the frozen base gives features that are not finite"),
+    ("cuda_does_not_fit", "ImportError: libcudart.so.12: cannot open shared object file: No such file or directory"),
     ("cuda_out_of_memory", "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 20.00 MiB."),
     ("cuda_does_not_fit", "CUDA error: no kernel image is available for execution on the device"),
     ("cuda_does_not_fit", "CUDA failure 804: forward compatibility was attempted on non supported HW"),
@@ -77,6 +84,11 @@ def test_every_row_is_covered_explained_and_has_a_next_step() -> None:
         for row in table:
             assert len(row.meaning) > 20
             assert "launch " in row.todo, row.code
+    for row in (*failure.RUNNING, *failure.ENDINGS):
+        assert failure.ended(row.code) is row
+        assert row.title
+        assert row.after_a_run(host="box", run="run-1").startswith("launch "), row.code
+        assert not {"HOST", "RUN"} & set(row.after_a_run(host="box", run="run-1").split())
 
 
 def test_names_are_put_in_and_quoted() -> None:
