@@ -109,10 +109,9 @@ def deliver(target: Dict[str, Any], said: Dict[str, Any]) -> Outcome:
     waits = [float(wait) for wait in target.get("retry_s", RETRY_S)]
     for number in range(len(waits) + 1):
         tried = _attempt(request, float(target.get("try_s", TRY_S)))
-        if 200 <= tried.status < 300 or tried.status == 303:  # "see other": it was taken
-            if not tried.why:
-                return Outcome(where, True, number + 1, "")
-        elif tried.status and tried.status < 500 and tried.status not in PASSING:
+        if (200 <= tried.status < 300 and not tried.why) or tried.status == 303:  # "see other": it was taken
+            return Outcome(where, True, number + 1, "")
+        if 300 <= tried.status < 500 and tried.status not in PASSING:
             return Outcome(where, False, number + 1, tried.why)
         if number < len(waits):
             time.sleep(min(max(waits[number], tried.retry_after_s), MOST_WAIT_S))
