@@ -21,7 +21,7 @@ from .refused import Refused
 from .run import Run
 from .states import FINAL
 
-POLL_S = 2.0
+POLL_S = 1.0
 NOTICE_S = 300.0
 """The longest that a power-off waits for notices."""
 LAST_NOTICE_S = 30.0
