@@ -39,6 +39,7 @@ LIGHT_JOBS = {
     "label",
     "parquet",
     "safetensors_file",
+    "secret_values",
     "table",
     "verification",
 }

@@ -91,7 +91,7 @@ def submit(place, phase, *targets, **changes):
     run_id = "toy-" + "".join(LETTERS[byte % 32] for byte in os.urandom(8))
     plan = {"run_id": run_id, "name": "toy", "files": FILES, "env": {}, "notify": len(targets),
             "phases": [{"state": "running", "argv": ["sh", "-c", phase]}]}  # fmt: skip
-    runs.submit(place.agent, plan | changes, links=[], documents={".targets.json": {"targets": list(targets)}})
+    runs.submit(place.agent, plan | changes, links=[], documents={}, secrets={"LAUNCH_NOTIFY": json.dumps(targets)})
     eventually(lambda: (place.root(run_id) / "guard.json").exists())
     return run_id
 
