@@ -19,6 +19,7 @@ from launcher.commands import (
     env,
     evaluate,
     exec,
+    fuse,
     host,
     logs,
     merge,
@@ -71,8 +72,8 @@ def _first_line() -> str:
 
 
 for _module in (
-    demo, host, check, prepare, train, ps, logs, wait, stop, pull, verify, evaluate, merge, publish, sync, exec, shell,
-    tunnel, env, clean, doctor,
+    demo, host, check, prepare, train, ps, logs, wait, stop, fuse, pull, verify, evaluate, merge, publish, sync, exec,
+    shell, tunnel, env, clean, doctor,
 ):  # fmt: skip
     launch.add_command(_module.command)
 

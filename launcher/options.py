@@ -79,7 +79,11 @@ def terms_options(command: F) -> F:
             type=click.Choice(["poweroff"]),
             help="Power the host off when it is over; needs --max-hours.",
         ),
-        click.option("--keep-on-failure", is_flag=True, help="With --on-finish: leave the host on if the run fails."),
+        click.option(
+            "--keep-on-failure",
+            is_flag=True,
+            help="With --on-finish: after a failure leave the host on, up to --max-hours.",
+        ),
         click.option(
             "--notify",
             multiple=True,

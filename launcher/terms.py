@@ -6,6 +6,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
+from launcher import after
 from launcher.errors import LaunchError
 from launcher.terminal import Terminal
 from remote.agent import Agent
@@ -38,8 +39,11 @@ class Terms:
         terms: dict[str, Any] = {}
         if self.max_hours is not None:
             terms["limit_s"] = self.max_hours * HOUR_S
+        if self.on_finish:
+            name, workspace = agent.host.name, agent.workspace
+            terms["poweroff"] = after.poweroff(name, profile, workspace, keep_on_failure=self.keep_on_failure)
         return terms
 
     def secrets(self, questions: Terminal) -> dict[str, str]:
         """Where to tell, which holds tokens."""
-        return {TARGETS: json.dumps([])} if self.notify else {}
+        return {TARGETS: json.dumps(after.targets(self.notify, questions.secret))} if self.notify else {}

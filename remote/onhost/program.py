@@ -250,8 +250,7 @@ def fuse(request: Dict[str, Any]) -> Dict[str, Any]:
     from .run import Run
 
     run = Run(request["workspace"], request["run_id"])
-    run.plan()
-    if request.get("off"):
+    if run.plan().get("poweroff") and request.get("off"):
         fuses.turn_off(run, FUSE_OFF_S)
     return {"run": run.state()}
 
