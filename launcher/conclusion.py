@@ -41,7 +41,9 @@ def conclude(app: App, record: Record, state: State, output: Output) -> None:
         if card is None:
             raise RunFailed(said, hint=f"launch logs {record.run_id} -n 50")
         raise RunFailed(
-            "\n".join([said, *lines(card)]), hint=card.next, data={"run_id": record.run_id, **card.to_json()}
+            "\n".join([said, *lines(card, state.reason)]),
+            hint=card.next,
+            data={"run_id": record.run_id, **card.to_json()},
         )
     seconds = round(state.run_age_s, 1) if math.isfinite(state.run_age_s) else None  # infinity is not JSON
     data = {"run_id": record.run_id, "host": record.host, "state": state.state, "seconds": seconds}
@@ -63,10 +65,12 @@ def card_of(app: App, record: Record, state: State) -> Card | None:
     return Card(card.cause, card.title, card.explanation, evidence, card.next)
 
 
-def lines(card: Card) -> list[str]:
-    """The card for a terminal: cause, what it means, and what speaks for it."""
+def lines(card: Card, said: str = "") -> list[str]:
+    """The card for a terminal: cause, what it means, and what speaks for it beyond what was `said`."""
     shown = textwrap.wrap(f"{card.title}: {card.explanation}", COLUMNS, initial_indent="  ", subsequent_indent="  ")
     for line in card.evidence:
+        if line == said:
+            continue
         shown += textwrap.wrap(line, COLUMNS, initial_indent="  | ", subsequent_indent="  |   ")
     return shown
 

@@ -114,7 +114,7 @@ class _Case:
     def ending(self) -> Found | None:
         """What the result itself says in so many words."""
         if self._state == "lost":
-            return "machine_restarted", [self._reason, *self._last_lines(2)]
+            return "machine_restarted", [*self._step(), *self._last_lines(2)]
         if self._state == "stopped":
             if self._reason.startswith("time limit"):
                 return "time_limit", [*self._step(), *self._last_lines(2)]
@@ -244,8 +244,8 @@ class _Case:
         if share is None or not limit:
             return []
         kills = _number(self._measured, "memory", "oom_kills")
-        counted = "" if kills is None else f"; the kernel counted {kills:.0f} memory kill{'s' * (kills != 1)}"
-        return [f"memory at its highest {share * limit / GIB:.2f} of {limit / GIB:.2f} GiB ({share:.0%}){counted}"]
+        counted = "" if kills is None else f", {kills:.0f} memory kills by the kernel"
+        return [f"memory at most {share * limit / GIB:.2f} of {limit / GIB:.2f} GiB ({share:.0%}){counted}"]
 
     def _each_disk(self) -> Iterator[tuple[str, Mapping[str, Any]]]:
         disks = self._measured.get("disks")

@@ -58,7 +58,7 @@ TABLE: list[tuple[str | None, str, dict[str, Any], str, str]] = [
     ("row_too_long", "out of memory with a single row of 9000 tokens", {}, STEPS, "9000 tokens"),
     ("cpu_out_of_memory", FAILED, {"memory": NEARLY}, f"{TRACEBACK}MemoryError", "7.90 of 8.00 GiB"),
     ("memory_limit", "running: killed (signal 9; out of memory, or by hand)", {"memory": NEARLY}, STEPS, "(99%)"),
-    ("memory_limit", "", {"exit_code": 137, "memory": COUNTED}, STEPS, "the kernel counted 1 memory kill"),
+    ("memory_limit", "", {"exit_code": 137, "memory": COUNTED}, STEPS, ", 1 memory kills by the kernel"),
     ("memory_limit", "", {"exit_code": 137, "memory": LARGEST}, STEPS, "63.00 of 64.00 GiB"),
     ("memory_limit", "training on 2 GPUs ended with status -9: the lines above say why",
      {"exit_code": 1, "memory": NEARLY}, STEPS, "(99%)"),

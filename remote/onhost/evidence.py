@@ -49,6 +49,9 @@ class Evidence:
 
     def write(self, status: Optional[int], phase_state: str, tail: bytes) -> None:
         """Write down how a phase ended: its status as a shell gives it, and the end of its output.  Never raises."""
+        result = read_object(self._run.path(self._files["result"]))
+        if result.get("state") == "succeeded":
+            return  # what a job says itself is the truth
         last = self._last  # before it was over
         self.sample()
         self._last = last
@@ -56,7 +59,8 @@ class Evidence:
             "protocol": PROTOCOL,
             "phase": phase_state,
             "exit_code": status,
-            "code": self._code(),
+            # The stable word that the job itself left for its failure, if it had one.
+            "code": str(result.get("code") or "")[:100],
             "at": round(time.time(), 3),
             "boot": process.boot_marker(),
             **self._step(),
@@ -99,10 +103,6 @@ class Evidence:
             "largest_process_bytes": 1024 * resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss,
             "oom_kills": (now.oom_kills or 0) - (self._first.oom_kills or 0) if counted else None,
         }
-
-    def _code(self) -> str:
-        """The stable word that the job itself left for its failure, if it had one."""
-        return str(read_object(self._run.path(self._files["result"])).get("code") or "")[:100]
 
     def _step(self) -> Dict[str, int]:
         """The last training step that was told."""
