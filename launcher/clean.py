@@ -30,6 +30,7 @@ NAMES = {
 }
 REASONS = {
     "live": "not over",
+    "guarded": "over, but a notice or the power-off is still to come",
     "not pulled": "not pulled to this machine",
     "unreadable": "can't be read, or are from a newer launch",
     "used by a run": "needed by a run",

@@ -7,9 +7,10 @@ import os
 import time
 from typing import Callable, Dict, FrozenSet, Optional, Sequence, Set, Tuple
 
-from . import build_lock
+from . import build_lock, process
 from .atomic import read_object
 from .environment import MARKER, USED
+from .guard import SIGN_IN
 from .inventory import Entry, Standing, files, names
 
 DAY_S = 24 * 3600
@@ -76,6 +77,8 @@ def pass_on(workspace: str, runs: Sequence[str]) -> None:
 def _run(workspace: str, standing: Standing, pulled: FrozenSet[str]) -> str:
     if standing.is_live:
         return "live"
+    if process.is_alive(read_object(os.path.join(workspace, "runs", standing.run_id, SIGN_IN))):
+        return "guarded"
     if read_object(os.path.join(workspace, "runs", standing.run_id, "plan.json")).get("only_prepares") is True:
         return ""  # it made nothing that could be pulled
     if standing.state == "unknown":
