@@ -15,6 +15,7 @@ import pytest
 from jobs.run_directory import RunDirectory
 from launcher import after
 from launcher.errors import LaunchError
+from launcher.terms import Terms
 from remote import profile, runs
 from remote.agent import Agent
 from remote.local_host import LocalHost
@@ -54,6 +55,18 @@ def test_a_workspace_that_does_not_survive_is_refused() -> None:
     error = refused(after.poweroff, "box", only, "/root/autodl-tmp/launch")
     assert "/root/autodl-tmp/launch would not survive" in error.message
     assert after.poweroff("box", only, "/root/autodl-fs/launch")
+
+
+def test_the_terms_of_a_run_become_keys_of_its_plan(tmp_path: Path) -> None:
+    agent = Agent(LocalHost(), workspace=str(tmp_path))
+    terms = Terms(1.5, "poweroff", True)
+    assert terms.for_host(PROFILES.named("autodl"), agent) == {
+        "limit_s": 5400,
+        "poweroff": after.poweroff("local", PROFILES.named("autodl"), str(tmp_path), keep_on_failure=True),
+    }
+    assert Terms().for_host(PROFILES.named("plain"), agent) == {}
+    assert "any machine behind SSH" in refused(terms.for_host, PROFILES.named("plain"), agent).message
+    assert refused(Terms, None, "poweroff").code == "usage"
 
 
 def test_targets(monkeypatch: pytest.MonkeyPatch) -> None:

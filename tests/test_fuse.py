@@ -35,13 +35,13 @@ POWEROFF: dict[str, Any] = {
     "keep_on_failure": False,
     "durable": ["/", "/root/autodl-tmp", "/root/autodl-fs"],
     "poll_s": 0.05,
-    "grace_s": 0.3,
-    "quiet_s": 0.3,
-    "stopped_s": 0.3,
+    "grace_s": 0.2,
+    "quiet_s": 0.2,
+    "stopped_s": 0.2,
     "margin_s": 0.3,
     "retry_s": [],
 }
-WELL_PAST_S = 1.2
+WELL_PAST_S = 0.7
 LONG_S = 3600
 
 
@@ -178,6 +178,7 @@ def test_it_never_fires_where_results_would_not_survive(there):
     assert row.fuse_left_s is None
 
 
+@pytest.mark.slow
 def test_a_disk_in_memory_below_a_durable_path_does_not_survive(there):
     other = Rented(there.box, there.host, Agent(there.host, workspace="/dev/shm/work"))
     run_id = other.submit(SUCCEED)
@@ -195,7 +196,7 @@ def test_it_fires_after_a_failure(there, how):
 
 
 def test_a_failure_that_is_to_be_looked_at_keeps_the_box_until_the_hard_limit(there):
-    run_id = there.submit("exit 3", keep_on_failure=True, limit_s=4)
+    run_id = there.submit("exit 3", keep_on_failure=True, limit_s=3)
     row = there.waits(run_id, "to be looked at")
     assert (row.state, row.fuse.split(":")[0]) == ("failed", "kept")
     there.fires()
@@ -225,6 +226,7 @@ def test_it_waits_for_whoever_is_in_the_queue(there):
     there.fires()
 
 
+@pytest.mark.slow
 def test_a_ticket_of_a_run_that_is_over_holds_nothing_up(there):
     over = there.submit(SUCCEED, fuse=False)
     eventually(lambda: there.state(over).is_over)
@@ -268,7 +270,7 @@ def test_it_waits_for_a_transfer(there):
 
 def test_at_the_hard_limit_it_fires_whoever_is_there(there):
     with logged_in(there.box):
-        run_id = there.submit(SUCCEED, limit_s=4)
+        run_id = there.submit(SUCCEED, limit_s=3)
         there.waits(run_id, "logged in")
         there.fires()
         assert there.json(run_id, "fuse.json")["tries"] == 1
@@ -289,6 +291,7 @@ def test_it_fires_with_the_supervisor_dead(there):
     assert (result["state"], result["reason"]) == ("failed", "supervisor killed")
 
 
+@pytest.mark.slow
 def test_it_fires_with_tmux_gone(there):
     run_id = there.submit(WHEN_TOLD + SUCCEED)
     there.box.run("tmux", "kill-server")
@@ -298,7 +301,7 @@ def test_it_fires_with_tmux_gone(there):
 
 
 def test_a_stop_by_hand_leaves_time_to_disarm_it(there):
-    run_id = there.submit("sleep 60", stopped_s=2)
+    run_id = there.submit("sleep 60", stopped_s=1.5)
     assert runs.stop(there.agent, run_id).state == "stopped"
     time.sleep(WELL_PAST_S)
     assert not there.fired
@@ -312,10 +315,11 @@ def test_off_is_off(there):
     assert (row.fuse, row.fuse_left_s, row.state) == ("off", None, "running")
     there.go(run_id)
     eventually(lambda: there.json(run_id, "fuse.json").get("state") == "off")
-    time.sleep(2 + WELL_PAST_S)  # its limit is over
+    time.sleep(1 + WELL_PAST_S)  # its limit is over
     assert not there.fired
 
 
+@pytest.mark.slow
 def test_off_while_it_waits(there):
     run_id = there.submit("exit 3", keep_on_failure=True)
     there.waits(run_id, "to be looked at")
@@ -342,6 +346,7 @@ def test_of_several_fuses_the_last_one_fires(there):
     there.fires()
 
 
+@pytest.mark.slow
 def test_a_failure_that_is_to_be_looked_at_holds_the_fuses_of_others_too(there):
     kept = there.submit("exit 3", keep_on_failure=True)
     there.waits(kept, "to be looked at")

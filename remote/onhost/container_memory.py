@@ -1,7 +1,7 @@
 """How much memory this process may have, and how near that it is: the tightest limit around it, of whatever kind.
 
 `/proc/meminfo` shows the machine around a container; the container's own figures stand in its control group, of which
-there are two versions.  What the kernel can give back at once (the cache of files that are not in use) does not count.
+there are two versions.  The cache of files does not count: it fills whatever is there, and the kernel gives it back when asked.
 """
 
 from __future__ import annotations
@@ -48,15 +48,20 @@ def _groups() -> Iterator[Memory]:
 def _first(group: str) -> Memory:
     """Version 1."""
     used, limit = _number(group, "memory.usage_in_bytes"), _number(group, "memory.limit_in_bytes")
-    idle = _table(group, "memory.stat").get("total_inactive_file", 0)
-    return Memory(used and max(0, used - idle), limit, _table(group, "memory.oom_control").get("oom_kill"))
+    cache = _cache(group, "total_active_file", "total_inactive_file")
+    return Memory(used and max(0, used - cache), limit, _table(group, "memory.oom_control").get("oom_kill"))
 
 
 def _second(group: str) -> Memory:
     """Version 2."""
     used, limit = _number(group, "memory.current"), _number(group, "memory.max")
-    idle = _table(group, "memory.stat").get("inactive_file", 0)
-    return Memory(used and max(0, used - idle), limit, _table(group, "memory.events").get("oom_kill"))
+    cache = _cache(group, "active_file", "inactive_file")
+    return Memory(used and max(0, used - cache), limit, _table(group, "memory.events").get("oom_kill"))
+
+
+def _cache(group: str, *names: str) -> int:
+    told = _table(group, "memory.stat")
+    return sum(told.get(name, 0) for name in names)
 
 
 def _machine() -> Memory:
