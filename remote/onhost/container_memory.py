@@ -1,7 +1,8 @@
 """How much memory this process may have, and how near that it is: the tightest limit around it, of whatever kind.
 
 `/proc/meminfo` shows the machine around a container; the container's own figures stand in its control group, of which
-there are two versions.  The cache of files does not count: it fills whatever is there, and the kernel gives it back when asked.
+there are two versions.  The cache of files does not count: it fills whatever is there, and the kernel
+gives it back when asked.
 """
 
 from __future__ import annotations
@@ -69,7 +70,8 @@ def _machine() -> Memory:
     total, available = known.get("MemTotal:"), known.get("MemAvailable:")
     if total is None or available is None:
         return Memory()
-    return Memory(1024 * (total - available), 1024 * total, _table("/proc", "vmstat").get("oom_kill"))
+    # Its count of kills would be that of everybody's processes, of other containers, too.
+    return Memory(1024 * (total - available), 1024 * total)
 
 
 def _number(folder: str, name: str) -> Optional[int]:
