@@ -345,7 +345,7 @@ def test_the_laptop_is_killed_at_every_phase(training_post: Outpost) -> None:
     cli, spec = training_post.cli, write_task(training_post.cli.home / "task", name="killed")
     for mark in ("data: ", "pushing to", "sent ", "started on", "preparing", "running", "verifying"):
         with cli.start(
-            "train", str(spec), "--host", "box", stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+            "train", str(spec), "--host", "box", "--force", stdout=subprocess.PIPE, stderr=subprocess.STDOUT
         ) as process:
             assert process.stdout is not None
             assert any(mark in line for line in process.stdout), mark

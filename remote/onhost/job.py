@@ -44,6 +44,9 @@ class Job:
             os.close(end)
         os.set_blocking(self._output, False)
         self._is_open = True
+        with contextlib.suppress(OSError), open(f"/proc/{self.pid}/oom_score_adj", "w") as file:
+            # Where memory runs out the kernel is to take the job, not the one who can tell of it.
+            file.write("500")
 
     @property
     def pid(self) -> int:
@@ -56,14 +59,16 @@ class Job:
         `meanwhile` is called some ten times a second; where it gives a number the job is asked to end, and has that
         many seconds for it.
         """
-        while (status := self._process.poll()) is None:
-            self._take(POLL_S)
-            grace_s = meanwhile()
-            if grace_s is not None:
-                status = self._end(grace_s, meanwhile)
-                break
-        # What the job left behind in its group must not outlive it.
-        process.signal_group(self.pid, signal.SIGKILL)
+        try:
+            while (status := self._process.poll()) is None:
+                self._take(POLL_S)
+                grace_s = meanwhile()
+                if grace_s is not None:
+                    status = self._end(grace_s, meanwhile)
+                    break
+        finally:
+            # What the job left behind in its group must not outlive it, nor the job us.
+            process.signal_group(self.pid, signal.SIGKILL)
         deadline = time.monotonic() + DRAIN_S
         while self._is_open and time.monotonic() < deadline:
             self._take(POLL_S)

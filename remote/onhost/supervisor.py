@@ -78,6 +78,8 @@ class Supervisor:
             guard.start(self._run, json.loads(targets or "[]"), self._sources)
         try:
             return self._all()
+        except OSError as error:
+            return self._end("failed", f"the supervisor can't go on: {error}", None)
         finally:
             self._ended.set()
             self._queue.leave(self._run.run_id)
