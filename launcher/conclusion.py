@@ -30,24 +30,22 @@ def conclude(app: App, record: Record, state: State, output: Output) -> None:
     """Show how a run ended.
 
     Raises VerificationFailed where its adapter is not to be used, RunFailed where it did not succeed otherwise, with
-    the card of its end, if that is known.
+    the card of its end, if that is known; code `time_limit` where its time was over.
     """
     if rejected.by_host(state):
         reason = f"{record.run_id} {state.state}: {state.reason}: do not use its adapter"
         raise VerificationFailed(reason, hint=f"launch pull {record.run_id} tells what that means")
     if state.state != "succeeded":
         said = f"{record.run_id} {state.state}" + (f": {state.reason}" if state.reason else "")
+        code = "time_limit" if state.state == "stopped" and state.reason.startswith("time limit") else ""
         card = card_of(app, record, state)
         if card is None:
-            raise RunFailed(said, hint=f"launch logs {record.run_id} -n 50")
-        raise RunFailed(
-            "\n".join([said, *lines(card, state.reason)]),
-            hint=card.next,
-            data={"run_id": record.run_id, **card.to_json()},
-        )
+            raise RunFailed(said, hint=f"launch logs {record.run_id} -n 50", code=code)
+        data = {"run_id": record.run_id, "host": record.host, "state": state.state, **card.to_json()}
+        raise RunFailed("\n".join([said, *lines(card, state.reason)]), hint=card.next, code=code, data=data)
     seconds = round(state.run_age_s, 1) if math.isfinite(state.run_age_s) else None  # infinity is not JSON
-    data = {"run_id": record.run_id, "host": record.host, "state": state.state, "seconds": seconds}
-    output.show(data, lambda console: console.print(f"{record.run_id} succeeded\nlaunch pull {record.run_id}"))
+    ended = {"run_id": record.run_id, "host": record.host, "state": state.state, "seconds": seconds}
+    output.show(ended, lambda console: console.print(f"{record.run_id} succeeded\nlaunch pull {record.run_id}"))
 
 
 def card_of(app: App, record: Record, state: State) -> Card | None:

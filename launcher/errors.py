@@ -70,6 +70,7 @@ _EXIT = {
     "verification_failed": 7,
     "adapter_rejected": 7,
     "run_not_finished": 8,
+    "time_limit": 124,
     "interrupted": EXIT_DETACHED,
 }
 

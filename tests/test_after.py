@@ -159,6 +159,12 @@ def test_a_run_that_was_killed_ends_in_a_card(here: Here) -> None:
     assert max(map(len, text.splitlines())) <= 80 or "error:" in max(text.splitlines(), key=len)
 
 
+def test_a_run_that_took_too_long_is_exit_124(here: Here) -> None:
+    here.submit("sh", "-c", "sleep 60", limit_s=0.5)
+    ended = here.cli("wait", RUN_ID, "--json")
+    assert (ended.status, ended.error["code"], ended.error["hint"]) == (124, "time_limit", f"launch resume {RUN_ID}")
+
+
 def test_a_card_of_a_run_whose_host_is_gone_comes_from_what_was_pulled(
     here: Here, monkeypatch: pytest.MonkeyPatch
 ) -> None:
