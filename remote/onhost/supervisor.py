@@ -7,6 +7,7 @@ to the log, so that neither the death of the laptop, nor of tmux, nor of the ter
 from __future__ import annotations
 
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -15,11 +16,15 @@ from typing import Any, Dict, List, Optional
 
 from . import process
 from .atomic import read_json, write_json
+from .log_file import LogWriter
 from .run import Run
 
 HEARTBEAT_S = 5.0
 POLL_S = 0.1
 STOP_GRACE_S = 10.0
+# For what the job printed last, where something that it started elsewhere holds its output open.
+DRAIN_S = 3.0
+PIPE_BYTES = 256 * 1024
 
 
 class Supervisor:
@@ -60,38 +65,59 @@ class Supervisor:
 
     def _carry_out(self, phase: Dict[str, Any]) -> int:
         """The exit status of the phase's process, 127 when it could not be started."""
-        with open(self._run.path(self._plan["files"]["log"]), "ab") as log:
-            try:
-                child = subprocess.Popen(
-                    self._argv(phase),
-                    cwd=self._run.root,
-                    env=self._environment(phase["state"] == "preparing"),
-                    stdin=subprocess.DEVNULL,
-                    stdout=log,
-                    stderr=subprocess.STDOUT,
-                    start_new_session=True,
-                )
-            except OSError as error:
-                log.write(f"launch: {phase['argv'][0]}: {error.strerror}\n".encode("utf-8", "replace"))
-                return 127
+        limits = {name: int(value) for name, value in (self._plan.get("log") or {}).items()}
+        log = LogWriter(self._run.path(self._plan["files"]["log"]), **limits)
+        try:
+            child = subprocess.Popen(
+                self._argv(phase),
+                cwd=self._run.root,
+                env=self._environment(phase["state"] == "preparing"),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                bufsize=0,
+            )
+        except OSError as error:
+            log.line(f"launch: {phase['argv'][0]}: {error.strerror}")
+            log.close()
+            return 127
         write_json(self._run.path("child.json"), process.identity(child.pid))
+        try:
+            return self._watch(child, log)
+        finally:
+            log.close()
+
+    def _watch(self, child: "subprocess.Popen[bytes]", log: LogWriter) -> int:
+        """Write what the phase's process prints until it ended, and what it had printed by then; its exit status."""
+        assert child.stdout is not None
+        pipe = child.stdout.fileno()
+        kill_at = drained_by = float("inf")
+        is_open = True
         while True:
-            try:
-                status: Optional[int] = child.wait(timeout=POLL_S)
-            except subprocess.TimeoutExpired:
-                status = None
+            if is_open and select.select([pipe], [], [], POLL_S)[0]:
+                chunk = os.read(pipe, PIPE_BYTES)
+                is_open = bool(chunk)
+                log.feed(chunk)
+            elif not is_open:
+                time.sleep(POLL_S / 10)
+            log.tick()
             self._beat()
-            if status is not None:
-                # What the job left behind in its group must not outlive it.
-                process.signal_group(child.pid, signal.SIGKILL)
-                return status if status >= 0 else 128 - status
-            if self._stop_reason:
-                process.signal_group(child.pid, signal.SIGTERM)
-                try:
-                    child.wait(timeout=stop_grace_s(self._plan))
-                except subprocess.TimeoutExpired:
+            now = time.monotonic()
+            if child.poll() is None:
+                if self._stop_reason and kill_at == float("inf"):
+                    kill_at = now + stop_grace_s(self._plan)
+                    process.signal_group(child.pid, signal.SIGTERM)
+                elif now > kill_at:
                     process.signal_group(child.pid, signal.SIGKILL)
-                    child.wait()
+                continue
+            if drained_by == float("inf"):
+                # What the job left behind in its group must not outlive it; what left the group may hold the pipe.
+                process.signal_group(child.pid, signal.SIGKILL)
+                drained_by = now + DRAIN_S
+            if not is_open or now > drained_by:
+                child.stdout.close()
+                return child.returncode if child.returncode >= 0 else 128 - child.returncode
 
     def _argv(self, phase: Dict[str, Any]) -> List[str]:
         prepared = read_json(self._run.path("environment.json")) or {}
