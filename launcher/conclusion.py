@@ -10,12 +10,14 @@ from launcher.errors import LaunchError, RunFailed, VerificationFailed
 from launcher.ledger import Record
 from launcher.log_text import log_text
 from launcher.output import Output
+from launcher.watch import Part
 from remote import failure
 from remote.errors import RemoteError
 from remote.runs import State
 
 # The end of a log is where a failure is told; further up stands what was survived.
 TAIL_LINES = 40
+TAIL_CHARACTERS = 1_000_000
 
 
 def conclude(app: App, record: Record, state: State, output: Output) -> None:
@@ -42,7 +44,7 @@ def conclude(app: App, record: Record, state: State, output: Output) -> None:
 def _explained(app: App, record: Record, state: State) -> failure.Failure | None:
     """The log's end tells more than a status does."""
     try:
-        tail = log_text(app, record, TAIL_LINES)
+        tail = log_text(app, record, Part(tail=TAIL_LINES), TAIL_CHARACTERS)
     except (RemoteError, LaunchError):
         tail = ""
     return failure.while_running(tail) or failure.while_running(state.reason)

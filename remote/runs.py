@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -132,7 +132,7 @@ def follow(
     tail: int | None = None,
     since_s: float | None = None,
     silence_s: float = SILENCE_S,
-) -> Iterator[Begun | LogText | LogGap | RunEvent | State]:
+) -> Generator[Begun | LogText | LogGap | RunEvent | State]:
     """What the run says from the offsets on: first Begun, last a State.
 
     With `tail` (lines) or `since_s` the host computes where the log begins, the later of both.  Raises NotFound where

@@ -67,7 +67,11 @@ def test_a_real_progress_bar(tmp_path: Path) -> None:
     assert written("".join(states).encode() + b"\nsaved\n") == f"{states[-1][1:]}\nsaved\n".encode()
 
 
-pieces = st.lists(st.sampled_from([b"a", b"bc\n", b"\r", b"\r\n", b"\n", b"   ", b"x" * 40, "评论".encode(), b"\xff", b"tok", b"en-1"]))
+pieces = st.lists(
+    st.sampled_from(
+        [b"a", b"bc\n", b"\r", b"\r\n", b"\n", b"   ", b"x" * 40, "评论".encode(), b"\xff", b"tok", b"en-1"]
+    )
+)
 secrets = st.lists(st.sampled_from([b"token-1", b"token-12", b"kent", b"bc\r", b"aa", b"n-1\xff", b"xxx"]), max_size=3)
 
 
@@ -89,7 +93,11 @@ def test_any_chunking_gives_the_same_log_and_no_secret(
 
 
 @settings(max_examples=100, deadline=None)
-@given(st.lists(st.integers(0, 3 * STATE_BYTES), max_size=5), st.sampled_from([b"\n", b"\r", b"\r\n"]), st.integers(1, 99_999))
+@given(
+    st.lists(st.integers(0, 3 * STATE_BYTES), max_size=5),
+    st.sampled_from([b"\n", b"\r", b"\r\n"]),
+    st.integers(1, 99_999),
+)
 def test_states_too_long_to_hold_are_text_however_they_are_cut(sizes: list[int], end: bytes, size: int) -> None:
     printed = b"\r" + end.join(b"%d" % (n % 10) * length for n, length in enumerate(sizes))
     chunks = [printed[at : at + size] for at in range(0, len(printed), size)]
@@ -178,7 +186,9 @@ def test_a_line_without_end_is_cut(tmp_path: Path) -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.binary(max_size=300), max_size=30), st.integers(0, 40), st.integers(20, 2000), st.booleans())
-def test_the_tail_begins_where_the_last_lines_do(parts: list[bytes], lines: int, segment_bytes: int, ends: bool) -> None:
+def test_the_tail_begins_where_the_last_lines_do(
+    parts: list[bytes], lines: int, segment_bytes: int, ends: bool
+) -> None:
     printed = b"\n".join(part.replace(b"\r", b"") for part in parts) + (b"\n" if ends else b"")
     with tempfile.TemporaryDirectory() as folder:
         writer = LogWriter(f"{folder}/log.txt", segment_bytes=segment_bytes)
