@@ -7,7 +7,7 @@ import re
 
 UNITS_S = {"d": 86_400, "h": 3_600, "m": 60, "s": 1}
 LONGEST_S = 100 * 365 * 86_400
-_PART = re.compile(r"(\d{1,12}(?:\.\d{1,6})?)\s*([a-z]+)\s*")
+_PART = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,6})?)\s*([a-z]+)\s*")
 FORM = "a number and its unit: 30s, 10m, 4h, 2d, or 1h30m"
 
 
@@ -16,7 +16,7 @@ def parse(text: str) -> float:
     rest = text.strip().lower()
     if not rest:
         raise ValueError(f"a duration is {FORM}")
-    if re.fullmatch(r"\d+(\.\d+)?", rest):
+    if re.fullmatch(r"[0-9]+(\.[0-9]+)?", rest):
         raise ValueError(f"{text.strip()} of what? A duration is {FORM}")
     total, smallest = 0.0, math.inf
     while rest:
@@ -39,11 +39,10 @@ def in_words(seconds: float) -> str:
     left = round(seconds)
     if left >= UNITS_S["d"]:  # nobody asks for the seconds of a day
         left = round(left / 60) * 60
-    parts = []
+    parts: list[tuple[int, str]] = []
     for unit, unit_s in UNITS_S.items():
         count, left = divmod(left, unit_s)
         if count or parts:
             parts.append((count, unit))
-    return (
-        "".join(f"{count:02d}{unit}" if at else f"{count}{unit}" for at, (count, unit) in enumerate(parts[:2])) or "0s"
-    )
+    (first, unit), *rest = parts or [(0, "s")]
+    return f"{first}{unit}" + "".join(f"{count:02d}{unit}" for count, unit in rest[:1])

@@ -65,11 +65,11 @@ class KeptLog:
                 self._append(start, content[start - offset : end - offset])
         except OSError:
             self._gave_up = True
-            self._end_piece()
+            self.close()
 
     def seen(self) -> None:
         """Note that the host had nothing more to say by now."""
-        self._end_piece()
+        self.close()
         with contextlib.suppress(OSError, IndexError):
             self._pieces()[-1][2].touch()
 
@@ -110,13 +110,14 @@ class KeptLog:
             self._end = offset
 
     def _begin_piece(self, offset: int) -> None:
-        self._end_piece()
+        self.close()
         self._make_room()
         # Unbuffered: what was seen is kept, however this process ends.
         self._piece = (self._folder / f"{offset:016d}.{secrets.token_hex(4)}").open("xb", buffering=0)
         self._start = self._end = offset
 
-    def _end_piece(self) -> None:
+    def close(self) -> None:
+        """End the piece that is written; `keep` begins another."""
         if self._piece is not None:
             self._piece.close()
             self._piece = None
@@ -136,7 +137,7 @@ class KeptLog:
     def _pieces(self) -> list[tuple[int, int, Path]]:
         """Offset, size and file of each, by offset."""
         found = []
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
             for path in self._folder.iterdir():
                 if name := _NAME.match(path.name):
                     with contextlib.suppress(FileNotFoundError):

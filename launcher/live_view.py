@@ -40,7 +40,7 @@ class Item(NamedTuple):
 
 
 def is_possible(stream: TextIO) -> bool:
-    """Whether a block can be drawn there: on a terminal that moves its cursor, and whose person wants more than text."""
+    """Whether a block can be drawn there: on a terminal that moves its cursor, and whose person wants it."""
     if not stream.isatty() or os.environ.get("NO_COLOR") or os.environ.get("TERM", "") in PLAIN_TERMINALS:
         return False
     if os.name == "nt":

@@ -14,7 +14,7 @@ from launcher import duration, price
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-class _Read(click.ParamType):
+class _Read(click.ParamType[Any]):
     """A value that `read` makes of a text; what it raises, in words, is a usage error."""
 
     def __init__(self, name: str, read: Callable[[str], Any]) -> None:

@@ -34,10 +34,8 @@ class Cleaner:
     def clean(self, piece: str) -> str:
         """What can be shown now."""
         text, self._held = self._held + piece, ""
-        cut = (
-            _CUT.search(text, max(0, len(text) - HELD_CHARACTERS)) if "\x1b" in text or text[-1:] in "\r\x9b" else None
-        )
-        if cut:
+        may_be_cut = "\x1b" in text or "\x9b" in text or text.endswith("\r")
+        if may_be_cut and (cut := _CUT.search(text, max(0, len(text) - HELD_CHARACTERS))):
             self._held, text = text[cut.start() :], text[: cut.start()]
         return clean(text)
 

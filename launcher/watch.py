@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
 
 from launcher.duration import in_words
@@ -65,6 +66,11 @@ def follow(
 ) -> runs.State:
     """As `watch`, of a run that no ledger knows."""
     watching = _Watching(run_id, agent, observer, once, part, kept, silence_s)
+    with closing(kept) if kept else nullcontext():
+        return _ended(watching)
+
+
+def _ended(watching: _Watching) -> runs.State:
     while True:
         try:
             return watching.state()

@@ -117,7 +117,7 @@ class _Follower:
         then = self._plan.get("submitted_clock")
         if isinstance(then, (int, float)) and self._plan["boot"] == process.boot_marker():
             return max(0.0, process.clock() - then)
-        return max(0.0, time.time() - self._plan["submitted_at"])
+        return max(0.0, time.time() - float(self._plan["submitted_at"]))
 
     def _is_supervised(self) -> bool:
         supervisor = self._run.supervisor() if self._plan["boot"] == process.boot_marker() else None

@@ -194,10 +194,9 @@ class LogWriter:
             self._tail += content[-TAIL_BYTES:]
             if len(self._tail) > 4 * TAIL_BYTES:
                 del self._tail[:-TAIL_BYTES]
-        if self._missing or self._owed:
-            if time.monotonic() < self._retry_at or not self._caught_up():
-                self._lose(len(content))
-                return
+        if (self._missing or self._owed) and (time.monotonic() < self._retry_at or not self._caught_up()):
+            self._lose(len(content))
+            return
         if content:
             left = self._write(content)
             if left:
@@ -265,8 +264,9 @@ class _Secrets:
         at, hold = 0, self._unsure_from(chunk, 0)
         # A search for each is many times faster than one for any.
         if any(value in chunk for value in self._values):
-            for found in iter(lambda: self._any.search(chunk, at), None):  # type: ignore[union-attr]
-                if found.start() >= hold:
+            while True:
+                found = self._any.search(chunk, at)
+                if found is None or found.start() >= hold:
                     break
                 out += [chunk[at : found.start()], MASK]
                 at = found.end()

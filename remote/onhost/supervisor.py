@@ -65,7 +65,7 @@ class Supervisor:
 
     def _carry_out(self, phase: Dict[str, Any]) -> int:
         """The exit status of the phase's process, 127 when it could not be started."""
-        limits = {name: int(value) for name, value in (self._plan.get("log") or {}).items()}
+        limits: Dict[str, Any] = self._plan.get("log") or {}
         log = LogWriter(self._run.path(self._plan["files"]["log"]), **limits)
         try:
             child = subprocess.Popen(
