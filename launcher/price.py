@@ -7,7 +7,9 @@ import re
 from dataclasses import dataclass
 
 HIGHEST = 100_000.0
-_PRICE = re.compile(r"\s*(?P<symbol>[^\d\s.,+\-/]{0,4})\s*(?P<amount>[0-9]+(?:\.[0-9]*)?|\.[0-9]+)\s*(?:/\s*(?:h|hr|hour))?\s*")
+_PRICE = re.compile(
+    r"\s*(?P<symbol>[^\d\s.,+\-/]{0,4})\s*(?P<amount>[0-9]+(?:\.[0-9]*)?|\.[0-9]+)\s*(?:/\s*(?:h|hr|hour))?\s*"
+)
 FORM = "an amount an hour, such as 1.98, ¥1.98/h or $0.5"
 
 

@@ -71,7 +71,9 @@ def test_prices(typed: str, read: Price) -> None:
     assert price.parse(typed) == read
 
 
-@pytest.mark.parametrize("typed", ["", "free", "-1", "1,98", "1.98/day", "1e3", "nan", "inf", "9999999", "$", "\x1b1", "1.9.8"])
+@pytest.mark.parametrize(
+    "typed", ["", "free", "-1", "1,98", "1.98/day", "1e3", "nan", "inf", "9999999", "$", "\x1b1", "1.9.8"]
+)
 def test_what_is_no_price_is_said_in_words(typed: str) -> None:
     with pytest.raises(ValueError, match=r"\$0\.5"):
         price.parse(typed)
