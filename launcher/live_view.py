@@ -96,7 +96,7 @@ class Figures:
         share = None
         if step is not None and steps:
             share = min(1.0, max(0.0, step / steps))
-            items += [Item(f"{count(step)}/{count(steps)}", 1), Item(f"{math.floor(100 * share)}%", 0)]
+            items += [Item(f"{whole(step)}/{whole(steps)}", 1), Item(f"{math.floor(100 * share)}%", 0)]
         eta_s = number(self._step.get("eta_s"))
         if eta_s is not None:
             eta_s = max(0.0, eta_s - (time.monotonic() - self._step_at))
@@ -169,10 +169,9 @@ class LiveView:
             self._draw(text[:end])
 
     def line(self, text: str, style: str) -> None:
-        """Show a line that is not of the log; a line of the log that is not complete is ended before it."""
+        """Show a line that is not of the log, above a line of the log that is not complete."""
         with self._lock:
-            pending, self._pending = self._pending, ""
-            self._draw((pending + "\n" if pending else "") + f"{STYLES[style]}{text}\x1b[0m\n")
+            self._draw(f"{STYLES[style]}{text}\x1b[0m\n")
 
     def close(self) -> None:
         """Take the block away; what the log's last line is so far stays."""
@@ -234,6 +233,11 @@ def count(value: float) -> str:
             scaled = value / (1e3 if unit == "k" else limit)
             return f"{scaled:.1f}{unit}"
     return f"{value:.0f}"
+
+
+def whole(value: float) -> str:
+    """`1,234`; from ten millions on as `count`."""
+    return f"{value:,.0f}" if abs(value) < 1e7 else count(value)
 
 
 def cells(text: str) -> int:

@@ -109,9 +109,10 @@ class Output:
         if self._view is not None:
             self._view.line(text, style)
             return
-        if not self._at_line_start:
-            self._log("\n")
         console = self._progress_console
+        # In a pipe the log keeps its bytes: this goes elsewhere.
+        if not self._at_line_start and (self.as_json or console.is_terminal):
+            self._log("\n")
         console.print(text, style=style, soft_wrap=not console.is_terminal)
 
     def _log(self, text: str) -> None:
@@ -141,11 +142,13 @@ class Output:
         if self._view is None and not self._has_no_view:
             from launcher import live_view
 
-            if not self._at_line_start:
-                self._log("\n")
-            self._end_bar()
             self._view = live_view.on_stdout(self._price)
             self._has_no_view = self._view is None
+            if self._view is not None:
+                self._end_bar()
+                if not self._at_line_start:
+                    sys.stdout.write("\n")
+                    self._at_line_start = True
         return self._view
 
     def _show_transfer(self, done: int, total: int, files: int) -> None:

