@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from jobs.run_directory import RunDirectory
@@ -48,11 +48,11 @@ def show_log(app: App, record: Record, observer: Observer, part: Part = WHOLE) -
 
 def show_copy(app: App, record: Record, observer: Observer, part: Part, why: str) -> bool:
     """Tell the observer what this machine has of the log, and from when that is; False where it has nothing."""
-    copy = RunDirectory(Path(record.pulled_to)).log if record.pulled_to else None
+    home = RunDirectory(Path(record.pulled_to)) if record.pulled_to else None
     kept = kept_log(app, record)
-    if copy is not None and copy.is_file():
-        observer(Note(f"{why}; this is the log that was pulled to {copy.parent}"))
-        pieces: Iterator[bytes | str] = _file(copy)
+    if home is not None and home.logs:
+        observer(Note(f"{why}; this is the log that was pulled to {home.root}"))
+        pieces: Iterator[bytes | str] = _files(home.logs)
     elif standing := kept.standing():
         observer(
             Note(f"{why}; this is what was kept here of the log, from {in_words(standing.age_s)} ago, up to byte"
@@ -88,10 +88,11 @@ def log_text(app: App, record: Record, part: Part, limit_characters: int) -> str
     return "".join(pieces) + cleaner.rest()
 
 
-def _file(path: Path) -> Iterator[bytes]:
-    with path.open("rb") as file:
-        while content := file.read(READ_BYTES):
-            yield content
+def _files(paths: Iterable[Path]) -> Iterator[bytes]:
+    for path in paths:
+        with path.open("rb") as file:
+            while content := file.read(READ_BYTES):
+                yield content
 
 
 def _kept(kept: KeptLog) -> Iterator[bytes | str]:

@@ -133,7 +133,7 @@ class _Watching:
 
     def _tell(self, said: runs.Begun | runs.LogText | runs.LogGap | runs.RunEvent) -> None:
         match said:
-            case runs.Begun(offset, age_s):
+            case runs.Begun(offset=offset, age_s=age_s):
                 if not self._begun:
                     self._begun, self._log = True, offset
                 self._observer(RunAge(age_s))

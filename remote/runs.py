@@ -61,10 +61,14 @@ class Started:
 
 @dataclass(frozen=True)
 class Begun:
-    """The stream has begun: at `offset` of the log, `age_s` seconds after the run was submitted."""
+    """The stream has begun: at `offset` of the log, `age_s` seconds after the run was submitted.
+
+    `files` are the names of the log's files in the run's folder.
+    """
 
     offset: int
     age_s: float
+    files: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -153,6 +157,14 @@ def follow(
                 raise lost(agent.host, error) if isinstance(error, EndedEarly) else error from error.__cause__
 
 
+def log_files(agent: Agent, run_id: str) -> tuple[str, ...]:
+    """The names of the files of a run's log, the first first."""
+    for said in follow(agent, run_id, once=True, tail=0):
+        if isinstance(said, Begun):
+            return said.files
+    return ()
+
+
 def _said(agent: Agent, reader: Reader) -> Iterator[Begun | LogText | LogGap | RunEvent | State]:
     while True:
         try:
@@ -162,8 +174,8 @@ def _said(agent: Agent, reader: Reader) -> Iterator[Begun | LogText | LogGap | R
                     yield LogText(reader.exactly(size), offset)
                 case {"event": str(line), "offset": int(offset)}:
                     yield RunEvent(_event(line), offset)
-                case {"begin": int(offset), "age_s": int() | float() as age_s}:
-                    yield Begun(offset, age_s)
+                case {"begin": int(offset), "age_s": int() | float() as age_s, "files": list(files)}:
+                    yield Begun(offset, age_s, tuple(one for one in files if isinstance(one, str)))
                 case {"gap": int(start), "offset": int(offset)}:
                     yield LogGap(start, offset)
                 case {"state": dict(row)}:

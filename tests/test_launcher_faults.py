@@ -172,6 +172,19 @@ def test_the_log_at_home_is_shown_when_the_host_is_forgotten_or_has_forgotten(cl
         (cli.home / "launch" / "ledger.sqlite").unlink()
 
 
+def test_a_long_log_comes_home_with_all_its_files(cli: Cli) -> None:
+    laptop = laptop_of(cli)
+    laptop.finish()
+    laptop.run.log.write_bytes(b"first\n" + b"x" * (1 << 20))
+    (laptop.run.root / "log.0000000001048582.txt").write_bytes(b"\nlast\n")
+    (laptop.run.root / "log.txt.0000000001048582").write_bytes(b"no part of it")
+    assert cli("pull").status == 0
+    home = RunDirectory(cli.home / "runs" / RUN_ID)
+    assert [path.name for path in home.logs] == ["log.txt", "log.0000000001048582.txt"]
+    assert [path.read_bytes() for path in home.logs] == [path.read_bytes() for path in laptop.run.logs]
+    assert not list(home.root.glob("log.txt.*"))
+
+
 def test_a_home_folder_in_a_spec_is_found(cli: Cli) -> None:
     spec = write_task(cli.home / "task")
     text = spec.read_text().replace("train.csv", "~/task/train.csv")

@@ -1,8 +1,9 @@
 """Streams a run's log and events from any offset until the run is over.
 
-A message is a line of JSON; the log's bytes follow theirs as they are.  First comes {"begin", "age_s"}: the offset in
-the log and how long ago the run was submitted.  Then {"log": size, "offset"} and so many bytes, {"gap", "offset"} for
-bytes that are gone, {"event", "offset"}, {"alive"}, and last {"state"}.  Every offset is where the next piece begins.
+A message is a line of JSON; the log's bytes follow theirs as they are.  First comes {"begin", "age_s", "files"}: the
+offset in the log, how long ago the run was submitted, and the names of the log's files.  Then {"log": size, "offset"}
+and so many bytes, {"gap", "offset"} for bytes that are gone, {"event", "offset"}, {"alive"}, and last {"state"}.  Every
+offset is where the next piece begins.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from typing import Any, Dict, Iterator, Optional, Tuple
+from typing import Any, Dict, Iterator, List, Optional, Tuple
 
 from . import log_segments, process
 from .frames import message
@@ -60,7 +61,7 @@ class _Follower:
         self._state: Optional[Dict[str, Any]] = None
 
     def messages(self, once: bool) -> Iterator[bytes]:
-        yield message({"begin": self._log.offset, "age_s": self._age_s()})
+        yield message({"begin": self._log.offset, "age_s": self._age_s(), "files": self._log.files()})
         said_at = news_at = time.monotonic()
         while True:
             state = self._over(once)
@@ -141,6 +142,10 @@ class _Log:
         self._path = path
         self._seen = offset  # beyond `offset` where half a character waits for its rest
         self._present: Optional[log_segments.Segment] = None
+
+    def files(self) -> List[str]:
+        """The names of the log's files, in order."""
+        return [os.path.basename(segment.path) for segment in log_segments.segments(self._path)]
 
     def read(self, last: bool) -> Tuple[int, bytes]:
         """Where what is new begins, and it: whole characters, unless it is the `last` time."""

@@ -1,7 +1,7 @@
 """The process that carries a run from its first phase to its result, needing nobody.
 
-A phase is an argv and the state it is shown as.  Each runs in a process group of its own, with its output appended
-to the log, so that neither the death of the laptop, nor of tmux, nor of the terminal reaches it.
+A phase is an argv and the state it is shown as.  Each runs in a process group of its own, with its output written
+to the log by us, so that neither the death of the laptop, nor of tmux, nor of the terminal reaches it.
 """
 
 from __future__ import annotations
