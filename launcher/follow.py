@@ -10,7 +10,9 @@ from launcher.errors import EXIT_DETACHED
 from launcher.ledger import Record
 from launcher.log_text import kept_log
 from launcher.output import Output
+from launcher.progress import Note
 from launcher.watch import WHOLE, Part, watch
+from remote.errors import RemoteError
 
 
 def follow(app: App, record: Record, output: Output, part: Part = WHOLE) -> None:
@@ -19,11 +21,15 @@ def follow(app: App, record: Record, output: Output, part: Part = WHOLE) -> None
     Raises as `conclude` does, and what keeps us from the host; Ctrl-C ends
     the process with 130.
     """
+    kept = kept_log(app, record)
     try:
-        kept = kept_log(app, record)
         state = watch(record, app.agent(record.host), app.ledger, output.observe, part=part, kept=kept)
     except KeyboardInterrupt:
         output.close()
         click.echo(f"\ndetached; the run goes on: launch logs {record.run_id} -f", err=True)
         raise click.exceptions.Exit(EXIT_DETACHED) from None
+    except RemoteError:
+        if kept.standing():
+            output.observe(Note(f"launch logs {record.run_id} shows what is known of the log without the host"))
+        raise
     conclude(app, record, state, output)

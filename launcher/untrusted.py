@@ -16,7 +16,10 @@ _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u
 
 def clean(text: str) -> str:
     """`text` without escape sequences, control characters (but newline and tab) and direction overrides."""
-    return _CONTROLS.sub("", _SEQUENCES.sub("", text.replace("\r\n", "\n").replace("\r", "\n")))
+    text = text.replace("\r\n", "\n").replace("\r", "\n")
+    if "\x1b" in text or "\x9b" in text:  # to look for one is many times faster than for any sequence
+        text = _SEQUENCES.sub("", text)
+    return _CONTROLS.sub("", text)
 
 
 # What may be the beginning of a sequence that goes on in the next piece; a lone return may be one of two bytes.

@@ -15,7 +15,6 @@ from remote.agent import Agent
 from remote.errors import BadReply, CannotExecute, NotFound, RemoteError, TimedOut, Unreachable
 
 BACK_OFF_S = (1, 2, 5, 8)
-LOST_AFTER_S = 60
 # A host may answer nonsense while it boots, or have no memory left for one more process; not for ever.
 ODD_ANSWERS = 5
 # A look that breaks off goes on, but nobody waits for it all night.
@@ -31,6 +30,14 @@ class Part:
 
 
 WHOLE = Part()
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How long a connection may say nothing before it counts as broken, and when a break counts as a loss."""
+
+    silence_s: float = runs.SILENCE_S
+    lost_after_s: float = 60.0
 
 
 def watch(
@@ -62,10 +69,10 @@ def follow(
     once: bool = False,
     part: Part = WHOLE,
     kept: KeptLog | None = None,
-    silence_s: float = runs.SILENCE_S,
+    patience: Patience | None = None,
 ) -> runs.State:
     """As `watch`, of a run that no ledger knows."""
-    watching = _Watching(run_id, agent, observer, once, part, kept, silence_s)
+    watching = _Watching(run_id, agent, observer, once, part, kept, patience or Patience())
     with closing(kept) if kept else nullcontext():
         return _ended(watching)
 
@@ -94,10 +101,10 @@ class _Watching:
         once: bool,
         part: Part,
         kept: KeptLog | None,
-        silence_s: float,
+        patience: Patience,
     ) -> None:
         self._run_id, self._agent, self._observer = run_id, agent, observer
-        self._once, self._part, self._kept, self._silence_s = once, part, kept, silence_s
+        self._once, self._part, self._kept, self._patience = once, part, kept, patience
         self._log = self._events = 0
         self._begun = self._is_lost = False
         self._failures = self._odd = 0
@@ -114,7 +121,7 @@ class _Watching:
             once=self._once,
             tail=part.tail,
             since_s=part.since_s,
-            silence_s=self._silence_s,
+            silence_s=self._patience.silence_s,
         )
         try:
             for said in stream:
@@ -164,7 +171,7 @@ class _Watching:
         wait_s = BACK_OFF_S[min(self._failures, len(BACK_OFF_S) - 1)]
         self._failures += 1
         away_s = time.monotonic() - self._heard_at
-        if away_s < LOST_AFTER_S:
+        if away_s < self._patience.lost_after_s:
             self._observer(Note(f"{error.message}; trying again in {wait_s} s"))
         elif not self._is_lost:
             self._is_lost = True

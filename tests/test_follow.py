@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -14,7 +15,7 @@ import pytest
 
 from launcher.kept_log import KeptLog
 from launcher.progress import LogPiece, Note
-from launcher.watch import follow
+from launcher.watch import Patience, follow
 from remote import runs
 from remote.agent import Agent
 from remote.errors import NotFound, RemoteError, Unreachable
@@ -192,16 +193,39 @@ def test_a_line_that_is_silent_counts_as_broken(place, far):
     run_id = place.submit(f"echo before; while [ ! -e go ]; do sleep 0.02; done; echo after; {SUCCEED}")
     seen = Seen(lambda text: relay.freeze_after(0) if text == "before\n" else None)
     threading.Timer(1, (place.root(run_id) / "go").touch).start()
-    state = follow(run_id, there.agent, seen, silence_s=1.5)
+    state = follow(run_id, there.agent, seen, patience=Patience(silence_s=1.5))
     assert (seen.text, state.state) == ("before\nafter\n", "succeeded")
     assert "nothing was heard for 1.5 s" in seen.notes[0]
+
+
+def test_a_loss_is_said_once_and_so_is_the_return(place, far):
+    there, relay = far
+    run_id = place.submit(f"echo before; while [ ! -e go ]; do sleep 0.02; done; echo after; {SUCCEED}")
+    port = relay.target_port
+
+    def lose(text):
+        if text == "before\n":
+            relay.target_port = 1
+            relay.cut()
+
+    def find():
+        (place.root(run_id) / "go").touch()
+        relay.target_port = port
+
+    threading.Timer(9, find).start()
+    state = follow(run_id, there.agent, seen := Seen(lose), patience=Patience(lost_after_s=0.5))
+    assert (seen.text, state.state) == ("before\nafter\n", "succeeded")
+    told = [note.split(":")[0] for note in seen.notes if "trying again in" not in note]
+    assert told[0] == "monitoring lost, the run goes on"
+    assert len(told) == 2
+    assert re.match(r"there is back after \d+s; the run went on meanwhile", told[1])
 
 
 def test_a_reader_that_stops_is_not_a_silent_line(place, far):
     there, _ = far
     run_id = printer(place, 10)
     seen = Seen(lambda text: time.sleep(2))
-    assert follow(run_id, there.agent, seen, silence_s=0.5).state == "succeeded"
+    assert follow(run_id, there.agent, seen, patience=Patience(silence_s=0.5)).state == "succeeded"
     assert seen.notes == []
 
 
