@@ -68,6 +68,12 @@ class RunDirectory:
         return self.root / "log.txt"
 
     @property
+    def logs(self) -> list[Path]:
+        """The files of the log that are there; a long one has several."""
+        later = sorted(self.root.glob("log.[0-9]*.txt"))
+        return [self.log, *later] if self.log.is_file() else later
+
+    @property
     def events(self) -> Path:
         return self.root / "events.jsonl"
 

@@ -6,6 +6,7 @@ import contextlib
 import fnmatch
 import json
 import os
+import re
 import shutil
 import time
 from collections.abc import Iterator, Sequence
@@ -27,6 +28,10 @@ from remote.agent import Agent
 from remote.errors import Unreachable
 from remote.onhost.target import try_lock
 from remote.onhost.tree import STAGING
+
+# A log that has more files than one is at least so long.
+LONG_LOG_BYTES = 1024 * 1024
+LATER_LOG = re.compile(r"log\.\d{16}\.txt\Z")
 
 
 @dataclass(frozen=True)
@@ -216,6 +221,9 @@ def _fetch(
     if state.state != "succeeded":
         names.append(part.crash.name)
     outcomes = [fetched(names)]
+    if part.log.is_file() and part.log.stat().st_size >= LONG_LOG_BYTES:
+        later = [name for name in runs.log_files(agent, record.run_id) if LATER_LOG.match(name)]
+        outcomes += [fetched(later)] if later else []
     result = _check_result(record, part, state)
     unasked: list[manifest.Entry] = []
     # An earlier version listed nothing of an adapter that failed.
@@ -329,14 +337,9 @@ def _put_in_place(part: RunDirectory, home: RunDirectory, *, whole: bool) -> Non
                 final = home.artifacts / path.relative_to(part.artifacts)
                 final.parent.mkdir(parents=True, exist_ok=True)
                 path.replace(final)
-    for name in (
-        part.spec.name,
-        part.log.name,
-        part.events.name,
-        part.crash.name,
-        part.manifest.name,
-        part.result.name,
-    ):
+    logs = [path.name for path in part.logs]
+    names = (part.spec.name, *logs, part.events.name, part.crash.name, part.manifest.name, part.result.name)
+    for name in names:
         if (part.root / name).exists():
             (part.root / name).replace(home.root / name)
 

@@ -9,7 +9,28 @@ from typing import Any, TypeVar
 
 import click
 
+from launcher import duration, price
+
 F = TypeVar("F", bound=Callable[..., Any])
+
+
+class _Read(click.ParamType[Any]):
+    """A value that `read` makes of a text; what it raises, in words, is a usage error."""
+
+    def __init__(self, name: str, read: Callable[[str], Any]) -> None:
+        self.name = name
+        self._read = read
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        try:
+            return self._read(value) if isinstance(value, str) else value
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+DURATION = _Read("duration", duration.parse)
+"""Seconds, from `10m` or `1h30m`."""
+PRICE = _Read("price", price.parse)
 
 json_option = click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout; all else on stderr.")
 run_argument = click.argument("run", required=False)
@@ -49,6 +70,9 @@ offline_wheels_option = click.option(
 )
 push_model_option = click.option(
     "--push-model", is_flag=True, help="Send the base model from this machine's cache instead of fetching it there."
+)
+price_option = click.option(
+    "--price", type=PRICE, metavar="PRICE", help="What the machine costs an hour, such as 1.98/h: shown while it runs."
 )
 yes_option = click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 

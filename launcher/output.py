@@ -9,13 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from launcher.progress import LogPiece, Note, Progress, RunNews, Transfer
-from launcher.untrusted import clean
+from launcher.progress import LogPiece, Note, Progress, RunAge, RunNews, Transfer
+from launcher.untrusted import Cleaner, clean
+from remote.onhost.states import FINAL
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress as Bar
-    from rich.status import Status
+
+    from launcher.live_view import LiveView
+    from launcher.price import Price
 
 
 # What is over within a second or two needs no bar.
@@ -23,15 +26,20 @@ WORTH_A_BAR_BYTES = 4 * 1024 * 1024
 
 
 class Output:
-    """Renders for one command.  With `as_json` stdout gets exactly one JSON document, and all else goes to stderr."""
+    """Renders for one command.  With `as_json` stdout gets exactly one JSON document, and all else goes to stderr.
 
-    def __init__(self, *, as_json: bool = False) -> None:
+    `price` is what the machine costs, for the live view of a run that is followed.
+    """
+
+    def __init__(self, *, as_json: bool = False, price: Price | None = None) -> None:
         self.as_json = as_json
-        self._status: Status | None = None
+        self._price = price
+        self._view: LiveView | None = None
+        self._has_no_view = as_json
         self._bar: Bar | None = None
         self._at_line_start = True
-        self._pending = ""
-        # However the command ends: the status line must not stay, with the cursor hidden, below an error.
+        self._cleaner = Cleaner()
+        # However the command ends: nothing of the live view must stay below an error.
         if context := click.get_current_context(silent=True):
             context.call_on_close(self.close)
 
@@ -58,14 +66,17 @@ class Output:
             console.print(f"hint: {hint}", soft_wrap=True)
 
     def observe(self, progress: Progress) -> None:
-        """What goes on meanwhile.  A line of a log is shown as it is, cleaned; events move the status line."""
+        """What goes on meanwhile.  A line of a log is shown as it is, cleaned; events move the live view."""
         match progress:
             case Note(text):
                 self._line(f"launch: {clean(text)}", style="dim")
             case LogPiece(text):
-                self._log(clean(text))
+                self._log(self._cleaner.clean(text))
             case RunNews(kind, fields):
                 self._news(kind, fields)
+            case RunAge(seconds):
+                if view := self._live_view():
+                    view.set_age(seconds)
             case Transfer(done, total, files):
                 self._show_transfer(done, total, files)
 
@@ -75,8 +86,10 @@ class Output:
             self.observe(progress)
 
     def close(self) -> None:
-        """End the status line and a line that was left open."""
-        self._end_status()
+        """End the live view, the bar, and a line that was left open."""
+        self._log(self._cleaner.rest())
+        self._end_view()
+        self._end_bar()
         if not self._at_line_start:
             self._log("\n")
 
@@ -90,43 +103,58 @@ class Output:
     def _progress_console(self) -> Console:
         if self._bar is not None:
             return self._bar.console
-        if self._status is not None:
-            return self._status.console
         return self._console(stderr=self.as_json or not sys.stdout.isatty())
 
     def _line(self, text: str, style: str = "") -> None:
-        if not self._at_line_start:
-            self._log("\n")
+        if self._view is not None:
+            self._view.line(text, style)
+            return
         console = self._progress_console
+        # In a pipe the log keeps its bytes: this goes elsewhere.
+        if not self._at_line_start and (self.as_json or console.is_terminal):
+            self._log("\n")
         console.print(text, style=style, soft_wrap=not console.is_terminal)
 
     def _log(self, text: str) -> None:
         if not text:
             return
-        if self._status is None:
-            stream = sys.stderr if self.as_json else sys.stdout
-            stream.write(text)
-            stream.flush()
-            self._at_line_start = text.endswith("\n")
+        if self._view is not None:
+            self._view.write(text)
             return
-        # Beside a live status only whole lines can be printed; the rest waits.
-        self._pending += text
-        *lines, self._pending = self._pending.split("\n")
-        for line in lines:
-            self._status.console.print(line, soft_wrap=True)
+        stream = sys.stderr if self.as_json else sys.stdout
+        stream.write(text)
+        stream.flush()
+        self._at_line_start = text.endswith("\n")
 
     def _news(self, kind: str, fields: dict[str, Any]) -> None:
         if kind == "state":
             reason = f": {fields['reason']}" if fields.get("reason") else ""
-            self._line(clean(f"launch: {fields.get('state')}{reason}"), style="bold")
-        if kind == "step" and sys.stdout.isatty() and not self.as_json:
-            self._show_status(clean(_step(fields)))
-        elif kind != "step":
-            self._end_status()
+            self._line(_one_line(f"launch: {fields.get('state')}{reason}"), style="bold")
+        if kind == "warning":
+            self._line(_one_line(f"launch: warning: {fields.get('message')}"), style="bold")
+        if kind == "state" and fields.get("state") in FINAL:
+            self._end_view()
+        elif view := self._live_view():
+            view.take(kind, fields)
+
+    def _live_view(self) -> LiveView | None:
+        """The live view, where one can be drawn; begun with the first thing that it shows."""
+        if self._view is None and not self._has_no_view:
+            from launcher import live_view
+
+            self._view = live_view.on_stdout(self._price)
+            self._has_no_view = self._view is None
+            if self._view is not None:
+                self._end_bar()
+                if not self._at_line_start:
+                    sys.stdout.write("\n")
+                    self._at_line_start = True
+        return self._view
 
     def _show_transfer(self, done: int, total: int, files: int) -> None:
         """A bar with rate and remaining time, on a terminal only; nothing where a transfer is over at once."""
         if self._bar is None:
+            self._end_view()
             if done >= total or total < WORTH_A_BAR_BYTES or not sys.stderr.isatty():
                 return
             from rich.progress import BarColumn, DownloadColumn, TimeRemainingColumn, TransferSpeedColumn
@@ -139,35 +167,16 @@ class Output:
             self._bar.start()
         self._bar.update(self._bar.task_ids[0], completed=done, total=total)
 
-    def _end_status(self) -> None:
+    def _end_view(self) -> None:
+        if self._view is not None:
+            view, self._view = self._view, None
+            view.close()
+
+    def _end_bar(self) -> None:
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
-        if self._status is not None:
-            self._status.stop()
-            self._status = None
-            rest, self._pending = self._pending, ""
-            self._log(rest)
-
-    def _show_status(self, text: str) -> None:
-        from rich.status import Status
-        from rich.text import Text
-
-        if self._status is None:
-            self._status = Status(Text(), spinner="line", console=self._console(stderr=False))
-            self._status.start()
-        self._status.update(Text(text))  # a str would be read as markup
 
 
-def _step(fields: dict[str, Any]) -> str:
-    parts = [f"step {fields.get('step')}/{fields.get('steps')}"]
-    for key, text in (
-        ("loss", "loss {:.3f}"),
-        ("learning_rate", "lr {:.1e}"),
-        ("rows_per_s", "{:.0f} rows/s"),
-        ("eta_s", "ETA {:.0f} s"),
-    ):
-        # No number of a run has a thousand digits; one that has is too large for a format.
-        if isinstance(value := fields.get(key), int | float) and abs(value) < 1e300:
-            parts.append(text.format(value))
-    return " · ".join(parts)
+def _one_line(text: str) -> str:
+    return clean(text).replace("\n", " ")

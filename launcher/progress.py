@@ -38,7 +38,14 @@ class Transfer:
     files: int
 
 
-Progress = Note | LogPiece | RunNews | Transfer
+@dataclass(frozen=True)
+class RunAge:
+    """How many seconds ago the run was submitted, by its host's clock."""
+
+    seconds: float
+
+
+Progress = Note | LogPiece | RunNews | Transfer | RunAge
 Observer = Callable[[Progress], None]
 
 

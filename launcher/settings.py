@@ -28,6 +28,11 @@ class Settings:
         return self.data / "ledger.sqlite"
 
     @property
+    def kept_logs(self) -> Path:
+        """What was seen of runs' logs; of a host that is gone it is all there is."""
+        return self.data / "logs"
+
+    @property
     def local_workspace(self) -> Path:
         """`--host local` works here."""
         return self.cache / "launch"

@@ -401,6 +401,10 @@ class Conversation:
         if status != 0:
             raise RemoteError(self._ended_with(status))
 
+    def hang_up(self) -> None:
+        """End it from another thread: whoever reads finds the stream cut."""
+        self._process.close()
+
     def cut(self, error: Exception) -> RemoteError:
         """The error for a stream that ended early.  Raises what the sending side of ours tripped over, if it did."""
         try:

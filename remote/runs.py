@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from remote.agent import Agent, lost
-from remote.errors import BadReply, RemoteError
+from remote.errors import BadReply, RemoteError, Unreachable
 from remote.onhost.frames import BrokenStream, EndedEarly, Reader
 from remote.onhost.states import FINAL
+from remote.silence import Silence
 
 LINE_LIMIT_BYTES = 8 * 1024 * 1024
+PIECE_LIMIT_BYTES = 8 * 1024 * 1024
+# Three times as long as a host that is there keeps quiet.
+SILENCE_S = 30.0
 # The host may wait for a clean-up, install tmux and start the supervisor before it answers.
 SUBMIT_TIMEOUT_S = 120
 MOST_CHARACTERS = 300
@@ -68,10 +71,34 @@ class Started:
 
 
 @dataclass(frozen=True)
-class LogText:
-    """A piece of the log; `offset` in bytes is where the next one begins."""
+class Begun:
+    """The stream has begun: at `offset` of the log, `age_s` seconds after the run was submitted.
 
-    text: str
+    `files` are the names of the log's files in the run's folder.
+    """
+
+    offset: int
+    age_s: float
+    files: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class LogText:
+    """A piece of the log, as the job printed it; `offset` in bytes is where the next one begins."""
+
+    content: bytes
+    offset: int
+
+    @property
+    def text(self) -> str:
+        return self.content.decode("utf-8", "replace")
+
+
+@dataclass(frozen=True)
+class LogGap:
+    """The log from `start` to `offset` is gone: the host keeps only so much of it."""
+
+    start: int
     offset: int
 
 
@@ -132,24 +159,57 @@ def crash(agent: Agent, run_id: str) -> Crash:
 
 
 def follow(
-    agent: Agent, run_id: str, *, log_offset: int = 0, events_offset: int = 0, once: bool = False
-) -> Iterator[LogText | RunEvent | State]:
-    """What the run says from the offsets on; a State comes last.  Raises Unreachable if the stream breaks before it."""
+    agent: Agent,
+    run_id: str,
+    *,
+    log_offset: int = 0,
+    events_offset: int = 0,
+    once: bool = False,
+    tail: int | None = None,
+    since_s: float | None = None,
+    silence_s: float = SILENCE_S,
+) -> Generator[Begun | LogText | LogGap | RunEvent | State]:
+    """What the run says from the offsets on: first Begun, last a State.
+
+    With `tail` (lines) or `since_s` the host computes where the log begins, the later of both.  Raises NotFound where
+    there is no such run, and Unreachable if the stream breaks before the state, or says nothing for `silence_s`: the
+    host says at least every ten seconds that it is there.
+    """
     request = {"run_id": run_id, "log_offset": log_offset, "events_offset": events_offset, "once": once}
-    with closing(agent.stream("follow", request)) as chunks:
-        reader = Reader(chunks, line_limit=LINE_LIMIT_BYTES)
-        while True:
+    request |= {"tail": tail, "since_s": since_s}
+    with agent.converse("follow", request) as talk:
+        talk.end()
+        with Silence(silence_s, talk.hang_up) as silence:
+            reader = Reader(silence.watched(talk.rest()), line_limit=LINE_LIMIT_BYTES)
             try:
-                said = json.loads(reader.line())
-            except EndedEarly as error:
-                raise lost(agent.host, error) from error
-            except (BrokenStream, ValueError, RecursionError) as error:
-                raise BadReply(f"{agent.host.name}: the log stream can't be read") from error
+                yield from _said(agent, reader)
+            except (EndedEarly, Unreachable) as error:
+                if silence.is_broken:
+                    raise Unreachable(f"{agent.host.name}: nothing was heard for {silence_s:g} s") from error
+                raise lost(agent.host, error) if isinstance(error, EndedEarly) else error from error.__cause__
+
+
+def log_files(agent: Agent, run_id: str) -> tuple[str, ...]:
+    """The names of the files of a run's log, the first first."""
+    for said in follow(agent, run_id, once=True, tail=0):
+        if isinstance(said, Begun):
+            return said.files
+    return ()
+
+
+def _said(agent: Agent, reader: Reader) -> Iterator[Begun | LogText | LogGap | RunEvent | State]:
+    while True:
+        try:
+            said = json.loads(reader.line())
             match said:
-                case {"log": str(text), "offset": int(offset)}:
-                    yield LogText(text, offset)
+                case {"log": int(size), "offset": int(offset)} if 0 < size <= PIECE_LIMIT_BYTES:
+                    yield LogText(reader.exactly(size), offset)
                 case {"event": str(line), "offset": int(offset)}:
                     yield RunEvent(_event(line), offset)
+                case {"begin": int(offset), "age_s": int() | float() as age_s, "files": list(files)}:
+                    yield Begun(offset, age_s, tuple(one for one in files if isinstance(one, str)))
+                case {"gap": int(start), "offset": int(offset)}:
+                    yield LogGap(start, offset)
                 case {"state": dict(row)}:
                     yield _state(row)
                     return
@@ -157,6 +217,10 @@ def follow(
                     continue
                 case _:
                     raise BadReply(f"{agent.host.name}: the log stream has the wrong shape")
+        except EndedEarly:
+            raise
+        except (BrokenStream, ValueError, RecursionError) as error:
+            raise BadReply(f"{agent.host.name}: the log stream can't be read") from error
 
 
 def _event(line: str) -> dict[str, Any]:

@@ -172,6 +172,19 @@ def test_the_log_at_home_is_shown_when_the_host_is_forgotten_or_has_forgotten(cl
         (cli.home / "launch" / "ledger.sqlite").unlink()
 
 
+def test_a_long_log_comes_home_with_all_its_files(cli: Cli) -> None:
+    laptop = laptop_of(cli)
+    laptop.finish()
+    laptop.run.log.write_bytes(b"first\n" + b"x" * (1 << 20))
+    (laptop.run.root / "log.0000000001048582.txt").write_bytes(b"\nlast\n")
+    (laptop.run.root / "log.txt.0000000001048582").write_bytes(b"no part of it")
+    assert cli("pull").status == 0
+    home = RunDirectory(cli.home / "runs" / RUN_ID)
+    assert [path.name for path in home.logs] == ["log.txt", "log.0000000001048582.txt"]
+    assert [path.read_bytes() for path in home.logs] == [path.read_bytes() for path in laptop.run.logs]
+    assert not list(home.root.glob("log.txt.*"))
+
+
 def test_a_home_folder_in_a_spec_is_found(cli: Cli) -> None:
     spec = write_task(cli.home / "task")
     text = spec.read_text().replace("train.csv", "~/task/train.csv")
@@ -272,7 +285,7 @@ raise SystemExit(cli._run(broken, []))
 
 
 @pytest.mark.skipif(os.name == "nt", reason="needs a pseudo-terminal")
-def test_an_error_ends_the_status_line_and_gives_the_cursor_back(cli: Cli) -> None:
+def test_an_error_takes_the_live_view_away_and_leaves_the_cursor(cli: Cli) -> None:
     ours, theirs = os.openpty()
     argv = [sys.executable, "-c", ON_A_TERMINAL]
     env = cli.env | {"TERM": "xterm", "PYTHONPATH": str(REPOSITORY)}
@@ -281,8 +294,10 @@ def test_an_error_ends_the_status_line_and_gives_the_cursor_back(cli: Cli) -> No
     said = os.read(ours, 65536).decode()
     os.close(ours)
     assert status == 1
-    assert said.rindex("\x1b[?25h") < said.index("half a line\r\n") < said.index("the disk is full")
-    assert "step [red]/9" in said
+    assert "\x1b[?25l" not in said  # the cursor was never taken
+    assert said.rindex("\x1b[J") < said.rindex("half a line\r\n") < said.index("the disk is full")
+    assert "[red]" not in said  # no number
+    assert "loss" not in said
 
 
 def test_what_failed_does_not_drown_in_what_could_not_be_checked(cli: Cli) -> None:

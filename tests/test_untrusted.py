@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from launcher.untrusted import clean
+from launcher.untrusted import HELD_CHARACTERS, Cleaner, clean
 
 
 @pytest.mark.parametrize(
@@ -38,3 +38,21 @@ def test_no_control_character_survives_and_cleaning_twice_changes_nothing(text: 
     assert "\x7f" not in shown
     assert "\x9b" not in shown
     assert clean(shown) == shown
+
+
+@given(
+    st.text(alphabet=st.sampled_from("\x1b[]0;mHP^_X\\\x07\x9babc\n\r\x00\u202e中 "), max_size=40),
+    st.lists(st.integers(0, 40), max_size=5),
+)
+def test_in_pieces_it_is_the_same(text: str, cuts: list[int]) -> None:
+    cleaner = Cleaner()
+    places = [0, *sorted(min(cut, len(text)) for cut in cuts), len(text)]
+    shown = "".join(cleaner.clean(text[start:end]) for start, end in zip(places, places[1:], strict=False))
+    assert shown + cleaner.rest() == clean(text)
+
+
+def test_a_sequence_without_end_hides_only_so_much() -> None:
+    cleaner = Cleaner()
+    shown = cleaner.clean("before\x1b]0;") + "".join(cleaner.clean("x" * 100) for _ in range(HELD_CHARACTERS // 50))
+    assert shown.startswith("before")
+    assert len(shown) > HELD_CHARACTERS // 2

@@ -21,8 +21,9 @@ def command(app: App, run: str | None, as_json: bool) -> None:
     Example: launch wait reviews-k3x7q2mh && launch pull reviews-k3x7q2mh
     """
     from launcher.conclusion import conclude
-    from launcher.watch import watch
+    from launcher.watch import Part, watch
 
     record, output = app.ledger.find(run), Output(as_json=as_json)
-    state = watch(record, app.agent(record.host), app.ledger, output.observe_notes)
+    nothing = Part(tail=0)  # of the log: nobody reads it
+    state = watch(record, app.agent(record.host), app.ledger, output.observe_notes, part=nothing)
     conclude(app, record, state, output)

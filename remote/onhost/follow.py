@@ -1,85 +1,223 @@
-"""Streams a run's log and events from any offset until its result is there."""
+"""Streams a run's log and events from any offset until the run is over.
+
+A message is a line of JSON; the log's bytes follow theirs as they are.  First comes {"begin", "age_s", "files"}: the
+offset in the log, how long ago the run was submitted, and the names of the log's files.  Then {"log": size, "offset"}
+and so many bytes, {"gap", "offset"} for bytes that are gone, {"event", "offset"}, {"alive"}, and last {"state"}.  Every
+offset is where the next piece begins.
+"""
 
 from __future__ import annotations
 
 import json
 import os
 import time
-from typing import Any, Dict, Iterator, Tuple
+from typing import Any, Dict, Iterator, List, Optional, Tuple
 
+from . import log_segments, process
+from .frames import message
+from .refused import Refused
 from .run import Run
 from .states import FINAL
 
-POLL_S = 0.05
+POLL_S = 0.04
+# Of a log that does not grow.
+QUIET_S, QUIET_POLL_S = 3.0, 0.1
 CHECK_S = 2.0
-KEEP_ALIVE_S = 10.0
-CHUNK_BYTES = 64 * 1024
+KEEP_ALIVE_S = 8.0
+CHUNK_BYTES = 256 * 1024
+EVENTS_TAIL_BYTES = 16 * 1024
+# How long a supervisor may take, once the result is there, to write what the job said before it.
+SETTLE_S = 15.0
 
 
-def follow(run: Run, log_offset: int, events_offset: int, once: bool) -> Iterator[bytes]:
-    """JSON lines: {"log", "offset"}, {"event", "offset"}, {"alive"}, and last {"state": ...}.
+def follow(run: Run, request: Dict[str, Any]) -> Iterator[bytes]:
+    """The messages, for a request with `log_offset`, `events_offset`, `once` (the present state ends the stream too),
+    and `tail` (lines) or `since_s` where the host is to say where to begin.
 
-    The final line comes only after every byte that was in log and events before the result; its absence means that
-    the stream was cut, never that the run is over.  With `once` the present state ends the stream too.
+    The state comes only after every byte that was in log and events before it; its absence means that the stream was
+    cut, never that the run is over.
     """
-    files = run.plan()["files"]
-    log, events = _Tail(run.path(files["log"]), log_offset), _Tail(run.path(files["events"]), events_offset)
-    last_check = last_said = float("-inf")
-    state: Dict[str, Any] = {}
-    while True:
-        if time.monotonic() - last_check > CHECK_S or os.path.exists(run.path(files["result"])):
-            last_check, state = time.monotonic(), run.state()
-        said, ends = False, once or state["state"] in FINAL or state["state"] == "lost"
+    plan = run.plan()
+    log = run.path(plan["files"]["log"])
+    offset, events_offset = request["log_offset"], request["events_offset"]
+    tail, since_s = request.get("tail"), request.get("since_s")
+    if tail is not None:
+        offset = log_segments.start_of_tail(log, tail)
+    if since_s is not None:
+        from_time = log_segments.start_of_time(log, time.time() - since_s)
+        offset = max(offset, from_time) if tail is not None else from_time
+    events = _Events(run.path(plan["files"]["events"]), events_offset)
+    if tail is not None or since_s is not None:
+        events.to_tail()
+    return _Follower(run, plan, _Log(log, offset), events).messages(request["once"])
+
+
+class _Follower:
+    def __init__(self, run: Run, plan: Dict[str, Any], log: _Log, events: _Events) -> None:
+        self._run, self._plan = run, plan
+        self._log, self._events = log, events
+        self._result = run.path(plan["files"]["result"])
+        self._checked, self._settled_by = float("-inf"), float("inf")
+        self._state: Optional[Dict[str, Any]] = None
+
+    def messages(self, once: bool) -> Iterator[bytes]:
+        yield message({"begin": self._log.offset, "age_s": self._age_s(), "files": self._log.files()})
+        said_at = news_at = time.monotonic()
         while True:
-            text, offset = log.read(partial=True, last=ends)
+            state = self._over(once)
+            said = False
+            for piece in self._news(state is not None):
+                said = True
+                yield piece
+            if state is not None:
+                yield message({"state": state})
+                return
+            if said:
+                said_at = news_at = time.monotonic()
+            elif time.monotonic() - said_at > KEEP_ALIVE_S:
+                # Also how this process learns that nobody listens any more: the write fails, and it ends.
+                said_at = time.monotonic()
+                yield message({"alive": True})
+            time.sleep(POLL_S if time.monotonic() - news_at < QUIET_S else QUIET_POLL_S)
+
+    def _news(self, last: bool) -> Iterator[bytes]:
+        """What is new; with `last` half a character is given too: nothing will come to complete it."""
+        while True:
+            before = self._log.offset
+            start, text = self._log.read(last)
+            if start > before:
+                yield message({"gap": before, "offset": start})
             if text:
-                yield _line({"log": text.decode("utf-8", "replace"), "offset": offset})
-            lines, end = events.read(partial=False)
-            at = end - len(lines)
+                yield message({"log": len(text), "offset": self._log.offset}) + text
+            lines, at = self._events.read()
             for line in lines.splitlines(keepends=True):
                 # Each with its own offset: whoever is cut off between two of them asks for the second one again.
                 at += len(line)
-                yield _line({"event": line.decode("utf-8", "replace"), "offset": at})
-            if not text and not lines:
-                break
-            said = True
-        if ends:
-            yield _line({"state": state})
-            return
-        if said:
-            last_said = time.monotonic()
-        elif time.monotonic() - last_said > KEEP_ALIVE_S:
-            # Also how this process learns that nobody listens any more: the write fails, and it ends.
-            last_said = time.monotonic()
-            yield _line({"alive": state["state"]})
-        time.sleep(POLL_S)
+                yield message({"event": line.decode("utf-8", "replace"), "offset": at})
+            if not text and not lines and start == before:
+                return
+
+    def _over(self, once: bool) -> Optional[Dict[str, Any]]:
+        """The state that ends the stream, None while it goes on.  To ask for it costs more than to see that nothing
+        can have changed."""
+        now = time.monotonic()
+        there = os.path.exists(self._result)
+        if there and self._settled_by == float("inf"):
+            self._settled_by = now + SETTLE_S
+        if not once and not there and now - self._checked < CHECK_S:
+            return None
+        works = self._is_supervised()
+        if once or not works or now > self._settled_by or self._events.are_over:
+            state = self._asked()
+            if once or state["state"] in FINAL or state["state"] in ("lost", "gone"):
+                return state
+        if not there:
+            self._checked = now
+        return None
+
+    def _age_s(self) -> float:
+        """Since the run was submitted, by a clock that nobody sets where there was one then."""
+        then = self._plan.get("submitted_clock")
+        if isinstance(then, (int, float)) and self._plan["boot"] == process.boot_marker():
+            return max(0.0, process.clock() - then)
+        return max(0.0, time.time() - float(self._plan["submitted_at"]))
+
+    def _is_supervised(self) -> bool:
+        supervisor = self._run.supervisor() if self._plan["boot"] == process.boot_marker() else None
+        return supervisor is not None and process.is_alive(supervisor)
+
+    def _asked(self) -> Dict[str, Any]:
+        try:
+            return self._run.state()
+        except Refused as refused:
+            if refused.code != "run_not_found":
+                raise
+            gone = {"run_id": self._run.run_id, "state": "gone", "name": self._plan["name"]}
+            return {**gone, "reason": "its folder was removed from the host"}
 
 
-class _Tail:
+class _Log:
+    def __init__(self, path: str, offset: int) -> None:
+        self.offset = offset
+        self._path = path
+        self._seen = offset  # beyond `offset` where half a character waits for its rest
+        self._present: Optional[log_segments.Segment] = None
+
+    def files(self) -> List[str]:
+        """The names of the log's files, in order."""
+        return [os.path.basename(segment.path) for segment in log_segments.segments(self._path)]
+
+    def read(self, last: bool) -> Tuple[int, bytes]:
+        """Where what is new begins, and it: whole characters, unless it is the `last` time."""
+        if not last and not self._has_more():
+            return self.offset, b""
+        start, new = log_segments.read(self._path, self.offset, CHUNK_BYTES)
+        self._seen, self._present = start + len(new), None
+        if len(new) == CHUNK_BYTES:
+            new = new[: new.rfind(b"\n") + 1] or _whole_characters(new)
+        elif not last:
+            new = _whole_characters(new)
+        self.offset = start + len(new)
+        return start, new
+
+    def _has_more(self) -> bool:
+        """Whether to read; two questions to the file system while nothing happens."""
+        if self._present is None:
+            found = log_segments.segments(self._path)
+            begun = [one for one in found if one.start <= self._seen]
+            if not begun:
+                return bool(found)
+            self._present = begun[-1]
+        try:
+            end = self._present.start + os.stat(self._present.path).st_size
+        except OSError:
+            self._present = None
+            return True
+        return end > self._seen or os.path.exists(log_segments.path_at(self._path, end))
+
+
+class _Events:
     def __init__(self, path: str, offset: int) -> None:
         self._path, self._offset = path, offset
+        self.are_over = False
+        """Whether the last word of the supervisor was among those read."""
 
-    def read(self, partial: bool, last: bool = False) -> Tuple[bytes, int]:
-        """What is new and the offset after it; whole lines only, unless `partial` (then whole characters).
-
-        With `last` half a character is given too: nothing will come to complete it.
-        """
+    def to_tail(self) -> None:
+        """Go on shortly before the end: what counts of them are the last ones."""
         try:
-            with open(self._path, "rb") as file:
-                file.seek(self._offset)
-                new = file.read(CHUNK_BYTES)
-        except FileNotFoundError:
-            return b"", self._offset
-        if partial and last and len(new) < CHUNK_BYTES:
-            pass
-        elif partial:
-            new = _whole_characters(new)
-        elif b"\n" in new:
+            size = os.path.getsize(self._path)
+        except OSError:
+            return
+        start = max(0, size - EVENTS_TAIL_BYTES)
+        content = log_segments.read_at(self._path, start, EVENTS_TAIL_BYTES) or b""
+        self._offset = start + (content.find(b"\n") + 1 if start else 0)
+
+    def read(self) -> Tuple[bytes, int]:
+        """New whole lines, and where they begin."""
+        start = self._offset
+        try:
+            if os.stat(self._path).st_size <= start:
+                return b"", start
+        except OSError:
+            return b"", start
+        new = log_segments.read_at(self._path, start, CHUNK_BYTES) or b""
+        if b"\n" in new:
             new = new[: new.rfind(b"\n") + 1]
         elif len(new) < CHUNK_BYTES:
             new = b""
         self._offset += len(new)
-        return new, self._offset
+        self.are_over = self.are_over or any(map(_is_last_word, new.splitlines()))
+        return new, start
+
+
+def _is_last_word(line: bytes) -> bool:
+    if b'"state"' not in line:
+        return False
+    try:
+        event = json.loads(line)
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(event, dict) and event.get("type") == "state" and event.get("state") in FINAL
 
 
 def _whole_characters(content: bytes) -> bytes:
@@ -92,7 +230,3 @@ def _whole_characters(content: bytes) -> bytes:
         if byte < 0x80:
             break
     return content
-
-
-def _line(fields: Dict[str, Any]) -> bytes:
-    return json.dumps(fields).encode("ascii") + b"\n"

@@ -188,13 +188,11 @@ def sync(request: Dict[str, Any], reader: frames.Reader, say: Callable[[bytes], 
 
 
 def follow(request: Dict[str, Any]) -> Iterator[bytes]:
-    """Log and events until the result is there."""
+    """Log and events until the run is over."""
     from .follow import follow as follow_run
     from .run import Run
 
-    run = Run(request["workspace"], request["run_id"])
-    run.plan()
-    return follow_run(run, request["log_offset"], request["events_offset"], request["once"])
+    return follow_run(Run(request["workspace"], request["run_id"]), request)
 
 
 def supervise(workspace: str, run_id: str) -> int:

@@ -70,7 +70,7 @@ class Supervisor:
             secrets=[os.fsencode(value) for value in self._secrets.values() if len(value) >= SHORTEST_SECRET],
             on_full=self._reserve.give_back,
             echo=self._show,
-            **self._plan.get("log", {}),
+            **(self._plan.get("log") or {}),
         )
         self._log.feed(b"")  # there is a log from the first moment on, for whoever looks
         self._evidence = Evidence(self._run)

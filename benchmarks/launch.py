@@ -1,0 +1,231 @@
+"""How a run is followed: how late a line is, how many fit through, what watching costs.
+
+python benchmarks/launch.py [--only latency,rate,cost] [--seconds 20]
+
+Job, supervisor, file, a real sshd, a line of 60 ms round trip, and `launch logs -f` as a process of its own.  Every
+figure stands beside its budget; exits with 1 where one is missed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import pty
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import IO, NamedTuple
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(REPOSITORY))
+
+from remote import runs  # noqa: E402
+from tests.conftest import Cli  # noqa: E402
+from tests.followed import RESULT, Followed, followed  # noqa: E402
+from tests.servers import OpenSshServer, openssh_missing  # noqa: E402
+
+ONE_WAY_S = 0.03
+LATENCY_LINES = 200
+RATE_LINES_PER_S = 20_000
+SETTLED_S = 4.0
+
+STAMPS = f"""
+import os, random, time
+for n in range({LATENCY_LINES}):
+    time.sleep(random.uniform(0.02, 0.18))
+    os.write(1, b"%d\\n" % time.time_ns())
+open(".r", "w").write('{RESULT}'); os.rename(".r", "result.json")
+"""
+FLOOD = f"""
+import os, time
+start, n = time.monotonic(), 0
+while n < SECONDS * {RATE_LINES_PER_S}:
+    due = min(SECONDS * {RATE_LINES_PER_S}, int((time.monotonic() - start) * {RATE_LINES_PER_S}))
+    os.write(1, b"".join(b"%09d step loss 0.1234 lr 1.0e-4 and whatever else is said\\n" % m for m in range(n, due)))
+    n = due
+    time.sleep(0.005)
+open(".r", "w").write('{RESULT}'); os.rename(".r", "result.json")
+"""
+STEADY = """
+import json, os, time
+events = open("events.jsonl", "ab", buffering=0)
+def say(**fields):
+    events.write(json.dumps(fields).encode() + b"\\n")
+start, n = time.monotonic(), 0
+while True:
+    time.sleep(max(0, start + n / 100 - time.monotonic()))
+    n += 1
+    os.write(1, "step {} loss 0.1234 这部电影的评论\\n".format(n).encode())
+    if n % 50 == 0:
+        say(seq=100 + n, time=time.time(), type="step", step=n, steps=100_000, loss=0.1234, learning_rate=1e-4,
+            tokens_per_s=12345.6, rows_per_s=99.0, eta_s=3600.0)
+    if n % 1000 == 0:
+        say(seq=100 + n, time=time.time(), type="gpu", gpus=[dict(index=0, use_percent=97, memory_used_mb=18000,
+            memory_total_mb=24564, temperature_c=71)])
+"""
+
+
+class Row(NamedTuple):
+    """A figure and what it may be at most (or, of a rate, at least)."""
+
+    what: str
+    budget: str
+    figure: str
+    is_met: bool
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--only", default="latency,rate,cost")
+    parser.add_argument("--seconds", type=int, default=20)
+    asked = parser.parse_args()
+    if reason := openssh_missing():
+        sys.exit(reason)
+    parts: dict[str, Callable[[Followed, int], Iterator[Row]]] = {"latency": latency, "rate": rate, "cost": cost}
+    rows = []
+    with laptop() as there:
+        for name in asked.only.split(","):
+            rows += parts[name](there, asked.seconds)
+    print(f"python {' '.join(sys.argv)}\n{os.cpu_count()} cores, Python {sys.version.split()[0]}")
+    print(f"{2000 * ONE_WAY_S:.0f} ms round trip\n")
+    for row in rows:
+        print(f"{row.what:<58} {row.budget:>16} {row.figure:>14}  {'ok' if row.is_met else 'MISSED'}")
+    return 0 if all(row.is_met for row in rows) else 1
+
+
+@contextlib.contextmanager
+def laptop() -> Iterator[Followed]:
+    """A host and a command line."""
+    with tempfile.TemporaryDirectory() as folder:
+        home = Path(folder, "laptop")
+        (home / ".ssh").mkdir(mode=0o700, parents=True)
+        cli = Cli(home)
+        cli.env["PYTHONPATH"] = str(REPOSITORY)
+        with (
+            OpenSshServer(Path(folder, "sshd"), path_prefix=[str(Path(sys.executable).parent)]) as server,
+            followed(server, cli, ONE_WAY_S) as there,
+        ):
+            yield there
+
+
+@contextlib.contextmanager
+def following(there: Followed, run_id: str, **options: object) -> Iterator[subprocess.Popen[str]]:
+    """`launch logs -f` as a process."""
+    process = there.cli.start("logs", run_id, "-f", "--price", "1.98/h", **options)
+    try:
+        yield process
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.wait()
+
+
+def latency(there: Followed, seconds: int) -> Iterator[Row]:
+    """From a line in the job to the line here, without what the line itself takes."""
+    run_id = there.submit(sys.executable, "-ISc", STAMPS)
+    with following(there, run_id, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        late_ms = [
+            (time.time_ns() - int(line)) / 1e6 - 1000 * ONE_WAY_S for line in process.stdout if line.strip().isdigit()
+        ]
+    late_ms = late_ms[LATENCY_LINES // 5 :]  # the first were printed before anybody looked
+    median, p95 = statistics.median(late_ms), statistics.quantiles(late_ms, n=20)[-1]
+    yield Row("line printed -> line shown, beyond the one way, median", "<= 150 ms", f"{median:.0f} ms", median <= 150)
+    yield Row("the same, 95th percentile", "", f"{p95:.0f} ms", True)
+
+
+def rate(there: Followed, seconds: int) -> Iterator[Row]:
+    """All lines of a flood, in order."""
+    run_id = there.submit(sys.executable, "-ISc", FLOOD.replace("SECONDS", "10"))
+    expected, count, began = 10 * RATE_LINES_PER_S, 0, 0.0
+    wrong = 0
+    with following(there, run_id, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if not line[:9].isdigit():
+                continue
+            began = began or time.monotonic()
+            wrong += int(line[:9]) != count
+            count += 1
+            if count == expected:
+                break
+        taken_s = time.monotonic() - began
+        process.stdout.read()
+    whole = count == expected and not wrong
+    yield Row("lines of a flood of 10 s that came, in order", f"{expected:,}", f"{count - wrong:,}", whole)
+    per_s = count / taken_s
+    yield Row("lines a second, sustained", f">= {0.97 * RATE_LINES_PER_S:,.0f}", f"{per_s:,.0f}", per_s >= 19_400)
+
+
+def cost(there: Followed, seconds: int) -> Iterator[Row]:
+    """Of 100 lines a second and two steps, in percent of a core."""
+    run_id = there.submit(sys.executable, "-ISc", STEADY)
+    supervisor = int(runs_json(there, run_id)["pid"])
+    for what, on_terminal in (("into a pipe", False), ("with the live view on a terminal", True)):
+        with shown(there, run_id, on_terminal) as process:
+            time.sleep(SETTLED_S)
+            host = there.follower()
+            before = [ticks(pid) for pid in (process.pid, host, supervisor)]
+            time.sleep(seconds)
+            used = [
+                100 * (ticks(pid) - then) / os.sysconf("SC_CLK_TCK") / seconds
+                for pid, then in zip((process.pid, host, supervisor), before, strict=True)
+            ]
+        yield Row(f"`launch logs -f` at 100 lines/s, {what}", "< 5 %", f"{used[0]:.1f} %", used[0] < 5)
+        yield Row("  its other half on the host", "< 5 %", f"{used[1]:.1f} %", used[1] < 5)
+    yield Row("  the supervisor", "< 5 %", f"{used[2]:.1f} %", used[2] < 5)
+    runs.stop(there.agent, run_id)
+    run_id = there.submit("sleep", "1000")
+    with shown(there, run_id, False):
+        time.sleep(SETTLED_S)
+        host = there.follower()
+        before_idle = ticks(host)
+        time.sleep(seconds)
+        idle = 100 * (ticks(host) - before_idle) / os.sysconf("SC_CLK_TCK") / seconds
+    yield Row("the host's half of following a silent run", "< 1 %", f"{idle:.2f} %", idle < 1)
+    runs.stop(there.agent, run_id)
+
+
+@contextlib.contextmanager
+def shown(there: Followed, run_id: str, on_terminal: bool) -> Iterator[subprocess.Popen[str]]:
+    """A follower whose output somebody reads."""
+    if not on_terminal:
+        with following(there, run_id, stdout=subprocess.PIPE) as process:
+            assert process.stdout is not None
+            threading.Thread(target=drain, args=(process.stdout,), daemon=True).start()
+            yield process
+        return
+    ours, theirs = pty.openpty()
+    there.cli.env |= {"TERM": "xterm-256color", "LINES": "24"}
+    with following(there, run_id, stdout=theirs, stderr=theirs) as process, os.fdopen(ours, "rb") as screen:
+        os.close(theirs)
+        threading.Thread(target=drain, args=(screen,), daemon=True).start()
+        yield process
+
+
+def drain(stream: IO[bytes] | IO[str]) -> None:
+    with contextlib.suppress(OSError, ValueError):
+        while stream.read(1000):
+            pass
+
+
+def runs_json(there: Followed, run_id: str) -> dict[str, object]:
+    import json
+
+    found: dict[str, object] = json.loads((there.root(run_id) / "supervisor.json").read_bytes())
+    return found
+
+
+def ticks(pid: int) -> int:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return int(fields[11]) + int(fields[12])
+
+
+if __name__ == "__main__":
+    sys.exit(main())
