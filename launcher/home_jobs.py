@@ -44,7 +44,7 @@ def find(argument: str | None, ledger: Ledger, *, base: Path | None = None) -> H
     folder = Path(argument) if argument is not None else None
     if folder is not None and RunDirectory(folder).result.is_file():
         run = RunDirectory(folder.absolute())
-        record = next((known for known in ledger.all() if known.run_id == run.run_id), None)
+        record = ledger.get(run.run_id)
     else:
         try:
             record = ledger.find(argument)
