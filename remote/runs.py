@@ -16,6 +16,9 @@ from remote.onhost.states import FINAL
 LINE_LIMIT_BYTES = 8 * 1024 * 1024
 # The host may wait for a clean-up, install tmux and start the supervisor before it answers.
 SUBMIT_TIMEOUT_S = 120
+# The grace for a job, what the supervisor takes beyond it, the search for what is left, and the GPUs' memory.
+STOP_TIMEOUT_S = 90
+CHECKPOINTS = "checkpoints"
 STATES = ("queued", "preparing", "running", "verifying", "evaluating", *FINAL, "lost", "gone")
 
 
@@ -41,6 +44,29 @@ class State:
     @property
     def is_over(self) -> bool:
         return self.state in FINAL or self.state in ("lost", "gone")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a run can go on from: the state after `step` steps, in the folder `path` below the run's own."""
+
+    step: int
+    path: str
+    age_s: float
+    size_bytes: int
+
+
+@dataclass(frozen=True)
+class Stopped(State):
+    """A run after it was stopped, with its newest checkpoint.
+
+    `left` are pids of its processes that are still there, None where the host can't tell; `gpu_left` those that still
+    hold memory of a GPU.  Both empty: proof that nothing is left.
+    """
+
+    left: tuple[int, ...] | None = ()
+    gpu_left: tuple[int, ...] = ()
+    checkpoint: Checkpoint | None = None
 
 
 @dataclass(frozen=True)
@@ -94,9 +120,14 @@ def states(agent: Agent, run_ids: Sequence[str] | None = None) -> list[State]:
     return [_state(row) for row in rows]
 
 
-def stop(agent: Agent, run_id: str) -> State:
-    """End a run; its state afterwards."""
-    return _state(agent.call("stop", {"run_id": run_id}, timeout_s=60).get("run"))
+def stop(agent: Agent, run_id: str) -> Stopped:
+    """End a run: its state afterwards, and what is left of it.  The host goes on with it even if nobody waits."""
+    reply = agent.call("stop", {"run_id": run_id}, timeout_s=STOP_TIMEOUT_S)
+    state, left, gpu_left = _state(reply.get("run")), reply.get("left"), reply.get("gpu_left")
+    newest = None if reply.get("checkpoint") is None else _checkpoint(reply["checkpoint"])
+    return Stopped(
+        **vars(state), left=None if left is None else _pids(left), gpu_left=_pids(gpu_left), checkpoint=newest
+    )
 
 
 def follow(
@@ -133,6 +164,23 @@ def _event(line: str) -> dict[str, Any]:
     except (ValueError, RecursionError):
         return {}
     return event if isinstance(event, dict) else {}
+
+
+def _pids(value: Any) -> tuple[int, ...]:
+    if not isinstance(value, list) or not all(type(pid) is int for pid in value):
+        raise BadReply("the list of processes has the wrong shape")
+    return tuple(value)
+
+
+def _checkpoint(row: Any) -> Checkpoint:
+    try:
+        step, path, age_s, size_bytes = row["step"], row["path"], float(row["age_s"]), row["size_bytes"]
+    except (KeyError, TypeError, ValueError) as error:
+        raise BadReply("the description of a checkpoint has the wrong shape") from error
+    # The path is opened below the run's folder, on the host and here.
+    if type(step) is not int or type(size_bytes) is not int or path != f"{CHECKPOINTS}/step-{step:08d}":
+        raise BadReply("the description of a checkpoint has the wrong shape")
+    return Checkpoint(step, path, age_s, size_bytes)
 
 
 def _text(value: Any) -> str:

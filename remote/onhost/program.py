@@ -103,23 +103,10 @@ def states(request: Dict[str, Any]) -> Dict[str, Any]:
 
 
 def stop(request: Dict[str, Any]) -> Dict[str, Any]:
-    """End a run: its supervisor is asked, then made to; replies with the state after it."""
-    from . import process
-    from .run import Run
-    from .supervisor import stop_grace_s
+    """End a run, and show that nothing of it is left."""
+    from . import stopping
 
-    run = Run(request["workspace"], request["run_id"])
-    supervisor = run.supervisor()
-    if run.result() is None and supervisor is not None and process.is_alive(supervisor):
-        process.signal_process(supervisor, signal.SIGTERM)
-        deadline = time.monotonic() + stop_grace_s(run.plan()) + 5
-        while run.result() is None and process.is_alive(supervisor) and time.monotonic() < deadline:
-            time.sleep(0.05)
-        if run.result() is None:
-            process.signal_process(supervisor, signal.SIGKILL)
-            run.finish("stopped", "asked to; the supervisor had to be killed")
-            run.end_orphans()
-    return {"run": run.state()}
+    return stopping.stop(request["workspace"], request["run_id"])
 
 
 def ready(request: Dict[str, Any]) -> Dict[str, Any]:

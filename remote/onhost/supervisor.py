@@ -104,6 +104,7 @@ class Supervisor:
         env.update(self._plan["login_env"])
         env.update(self._sources if prepares else {})
         env.update(self._plan["env"])
+        env["LAUNCH_RUN"] = self._run.run_id  # by this every descendant is found, whatever group it is in
         return env
 
     def _beat(self) -> None:
