@@ -18,8 +18,10 @@ LINE_LIMIT_BYTES = 8 * 1024 * 1024
 SUBMIT_TIMEOUT_S = 120
 # The grace for a job, what the supervisor takes beyond it, the search for what is left, and the GPUs' memory.
 STOP_TIMEOUT_S = 90
+REMOVE_TIMEOUT_S = 600
 CHECKPOINTS = "checkpoints"
-STATES = ("queued", "preparing", "running", "verifying", "evaluating", *FINAL, "lost", "gone")
+# `unknown` where the run's folder can't be read there, or a newer launch made it.
+STATES = ("unknown", "queued", "preparing", "running", "verifying", "evaluating", *FINAL, "lost", "gone")
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,35 @@ class Checkpoint:
     path: str
     age_s: float
     size_bytes: int
+
+
+@dataclass(frozen=True)
+class Presence:
+    """Who uses a host: ids of `live` runs, people that are logged in, processes on its GPUs, and how long it is on.
+
+    None for what can't be seen there; the GPUs are not looked at where runs or logins tell enough.
+    """
+
+    live: tuple[str, ...]
+    logins: int | None
+    gpu_pids: tuple[int, ...] | None
+    uptime_s: float | None
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nobody uses it, as far as can be seen."""
+        return not self.live and self.logins == 0 and not self.gpu_pids
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A run as its host describes it to whoever takes it over; `document` is untrusted."""
+
+    state: State
+    document: str
+    attempt: int = 1
+    resumes: str = ""
+    only_prepares: bool = False
 
 
 @dataclass(frozen=True)
@@ -99,13 +130,21 @@ class RunEvent:
 
 
 def submit(
-    agent: Agent, plan: dict[str, Any], *, links: Sequence[dict[str, str]], documents: dict[str, Any]
+    agent: Agent,
+    plan: dict[str, Any],
+    *,
+    links: Sequence[dict[str, str]],
+    documents: dict[str, Any],
+    from_run: dict[str, Any] | None = None,
 ) -> Started:
     """Claim a run directory and start its supervisor.  `links` are {path, sha256} of objects in the store.
 
+    With `from_run`, {"run_id", "paths"}, these files and folders of an earlier run there lie in the new one, too.
     Where a host lacks tmux it is installed first, if that can be done soon; never on this machine.
     """
     request = {"plan": plan, "links": list(links), "documents": documents, "may_install": not agent.host.is_local}
+    if from_run is not None:
+        request["from_run"] = from_run
     reply = agent.call("submit", request, timeout_s=SUBMIT_TIMEOUT_S)
     how, session, root, why = (str(reply.get(name) or "") for name in ("how", "session", "root", "why"))
     return Started(how, session, root, why)
@@ -113,11 +152,63 @@ def submit(
 
 def states(agent: Agent, run_ids: Sequence[str] | None = None) -> list[State]:
     """The states of the named runs, or of every run of the workspace."""
-    reply = agent.call("states", {"run_ids": list(run_ids) if run_ids is not None else None})
-    rows = reply.get("runs")
+    return _states(agent, agent.call("states", {"run_ids": list(run_ids) if run_ids is not None else None}))
+
+
+def look(agent: Agent, run_ids: Sequence[str] | None, *, timeout_s: float = 60) -> tuple[list[State], Presence]:
+    """As `states`, and in the same answer who else uses the host."""
+    asked = list(run_ids) if run_ids is not None else None
+    reply = agent.call("states", {"run_ids": asked, "host": True}, timeout_s=timeout_s)
+    return _states(agent, reply), _presence(reply.get("host"))
+
+
+def asked(agent: Agent, run_id: str, document: str) -> Asked:
+    """What a run was asked to do.  Raises NotFound where there is no such run."""
+    reply = agent.call("asked", {"run_id": run_id, "document": document})
+    text, plan = reply.get("document"), reply.get("plan")
+    if not isinstance(text, str) or not isinstance(plan, dict):
+        raise BadReply(f"{agent.host.name}: what it says about {run_id} has the wrong shape")
+    attempt = plan.get("attempt")
+    return Asked(
+        state=_state(reply.get("run")),
+        document=text,
+        attempt=attempt if type(attempt) is int and 0 < attempt < 1000 else 1,
+        resumes=_text(plan.get("resumes")),
+        only_prepares=plan.get("only_prepares") is True,
+    )
+
+
+def checkpoints(agent: Agent, run_id: str) -> tuple[State, str, list[Checkpoint]]:
+    """How a run stands, where its folder lies on its host, and its checkpoints, newest first."""
+    reply = agent.call("checkpoints", {"run_id": run_id})
+    rows = reply.get("checkpoints")
     if not isinstance(rows, list):
-        raise BadReply(f"{agent.host.name}: the list of runs has the wrong shape")
-    return [_state(row) for row in rows]
+        raise BadReply(f"{agent.host.name}: the list of checkpoints has the wrong shape")
+    found = sorted(map(_checkpoint, rows), key=lambda one: one.step, reverse=True)
+    return _state(reply.get("run")), _text(reply.get("root")), found
+
+
+def session(agent: Agent, run_id: str) -> tuple[State, list[str]]:
+    """How a run stands, and the command that attaches to its tmux session; empty where there is none."""
+    reply = agent.call("session", {"run_id": run_id})
+    argv = reply.get("argv")
+    if not isinstance(argv, list) or not all(isinstance(word, str) for word in argv):
+        raise BadReply(f"{agent.host.name}: what it says about the session has the wrong shape")
+    return _state(reply.get("run")), argv
+
+
+def remove(agent: Agent, run_id: str, *, pulled: bool, force: bool, wait_s: float = 10) -> tuple[bool, list[str]]:
+    """Take a run away from its host: whether it was there, and what of it could not be removed.
+
+    Raises RemoteError for a run that is not over (run_live), and for one that succeeded and is neither `pulled` nor
+    forced to go (run_not_pulled).
+    """
+    request = {"run_id": run_id, "pulled": pulled, "force": force, "wait_s": wait_s}
+    reply = agent.call("remove", request, timeout_s=REMOVE_TIMEOUT_S)
+    errors = reply.get("errors")
+    if not isinstance(errors, list) or not isinstance(reply.get("was_there"), bool):
+        raise BadReply(f"{agent.host.name}: what it says about removing has the wrong shape")
+    return reply["was_there"], [_text(error) for error in errors]
 
 
 def stop(agent: Agent, run_id: str) -> Stopped:
@@ -166,6 +257,26 @@ def _event(line: str) -> dict[str, Any]:
     return event if isinstance(event, dict) else {}
 
 
+def _states(agent: Agent, reply: dict[str, Any]) -> list[State]:
+    rows = reply.get("runs")
+    if not isinstance(rows, list):
+        raise BadReply(f"{agent.host.name}: the list of runs has the wrong shape")
+    return [_state(row) for row in rows]
+
+
+def _presence(row: Any) -> Presence:
+    try:
+        live, logins, gpus, uptime_s = row["live"], row["logins"], row["gpu_pids"], row["uptime_s"]
+        return Presence(
+            live=tuple(_text(run_id) for run_id in live),
+            logins=None if logins is None else int(logins),
+            gpu_pids=None if gpus is None else _pids(gpus),
+            uptime_s=_seconds(uptime_s),
+        )
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        raise BadReply("what the host says about its use has the wrong shape") from error
+
+
 def _pids(value: Any) -> tuple[int, ...]:
     if not isinstance(value, list) or not all(type(pid) is int for pid in value):
         raise BadReply("the list of processes has the wrong shape")
@@ -175,10 +286,12 @@ def _pids(value: Any) -> tuple[int, ...]:
 def _checkpoint(row: Any) -> Checkpoint:
     try:
         step, path, age_s, size_bytes = row["step"], row["path"], float(row["age_s"]), row["size_bytes"]
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise BadReply("the description of a checkpoint has the wrong shape") from error
+    if not (type(step) is int and type(size_bytes) is int and 0 <= step < 10**12 and 0 <= size_bytes < 1 << 62):
+        raise BadReply("the numbers of a checkpoint have the wrong shape")
     # The path is opened below the run's folder, on the host and here.
-    if type(step) is not int or type(size_bytes) is not int or path != f"{CHECKPOINTS}/step-{step:08d}":
+    if path != f"{CHECKPOINTS}/step-{step:08d}":
         raise BadReply("the description of a checkpoint has the wrong shape")
     return Checkpoint(step, path, age_s, size_bytes)
 

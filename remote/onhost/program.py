@@ -36,6 +36,7 @@ F_SETPIPE_SZ = 1031
 PIPE_BYTES = 1024 * 1024
 PREPARE_TRIES = 5
 REQUEST_LIMIT_BYTES = 64 * 1024 * 1024
+DOCUMENT_LIMIT_BYTES = 1024 * 1024
 
 
 def submit(request: Dict[str, Any]) -> Dict[str, Any]:
@@ -69,12 +70,18 @@ def submit(request: Dict[str, Any]) -> Dict[str, Any]:
 def _lay_out(run: Run, request: Dict[str, Any]) -> None:
     from . import process
     from .atomic import write_json
-    from .run import PROTOCOL
+    from .run import PROTOCOL, Run
     from .store import Store
 
     store, plan = Store(request["workspace"]), request["plan"]
     for link in request["links"]:
         store.place(link["sha256"], _inside(run, link["path"]))
+    if request.get("from_run"):
+        from . import checkpoints as those
+
+        before = Run(request["workspace"], request["from_run"]["run_id"])
+        before.plan()
+        those.take_over(before, run, request["from_run"]["paths"])
     for name, document in request["documents"].items():
         write_json(_inside(run, name), document)
     plan.update(protocol=PROTOCOL, submitted_at=time.time(), boot=process.boot_marker())
@@ -84,7 +91,7 @@ def _lay_out(run: Run, request: Dict[str, Any]) -> None:
 
 
 def states(request: Dict[str, Any]) -> Dict[str, Any]:
-    """The state of the named runs, or of all in the workspace."""
+    """The state of the named runs, or of all in the workspace; with `host` also who else uses the machine."""
     from .run import Run
 
     workspace = request["workspace"]
@@ -98,8 +105,73 @@ def states(request: Dict[str, Any]) -> Dict[str, Any]:
             rows.append(Run(workspace, run_id).state())
         except Refused as refused:
             if request.get("run_ids") is not None:
-                rows.append({"run_id": run_id, "state": "gone", "reason": refused.message})
-    return {"runs": rows}
+                state = "unknown" if refused.code == "protocol_newer" else "gone"
+                rows.append({"run_id": run_id, "state": state, "reason": refused.message})
+        except (KeyError, TypeError, ValueError, OSError) as error:
+            # One that is damaged must not hide the others.
+            reason = f"its folder can't be read ({type(error).__name__}: {error})"
+            rows.append({"run_id": run_id, "state": "unknown", "reason": reason})
+    if not request.get("host"):
+        return {"runs": rows}
+    from . import presence
+
+    return {"runs": rows, "host": presence.look(workspace)}
+
+
+def asked(request: Dict[str, Any]) -> Dict[str, Any]:
+    """What a run was asked to do, as it lies in its folder, and the rest that another laptop needs to take it over."""
+    from .run import Run
+
+    run = Run(request["workspace"], request["run_id"])
+    plan = run.plan()
+    try:
+        descriptor = os.open(run.path(request["document"]), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        with open(descriptor, "rb") as file:
+            document = file.read(DOCUMENT_LIMIT_BYTES + 1)
+    except OSError as error:
+        raise Refused("run_unreadable", f"run {run.run_id}: {request['document']}: {error.strerror}") from error
+    if len(document) > DOCUMENT_LIMIT_BYTES:
+        raise Refused("run_unreadable", f"run {run.run_id}: {request['document']} is too large")
+    kept = {key: plan[key] for key in ("attempt", "resumes", "only_prepares") if key in plan}
+    return {"document": document.decode("utf-8", "replace"), "plan": kept, "run": run.state()}
+
+
+def checkpoints(request: Dict[str, Any]) -> Dict[str, Any]:
+    """The checkpoints of a run, newest first, and where its folder lies."""
+    from . import checkpoints as those
+    from .run import Run
+
+    run = Run(request["workspace"], request["run_id"])
+    run.plan()
+    return {"checkpoints": those.of_run(run), "root": run.root, "run": run.state()}
+
+
+def session(request: Dict[str, Any]) -> Dict[str, Any]:
+    """The tmux session of a run and the argv that attaches to it; no argv where there is none."""
+    import subprocess
+
+    from . import session as sessions
+    from . import tmux
+    from .run import Run
+
+    run = Run(request["workspace"], request["run_id"])
+    state, name = run.state(), sessions.name(request["run_id"])
+    path = tmux.find(request["workspace"], False).path
+    argv: List[str] = []
+    if path:
+        # "=": exactly this name, where it could also be the beginning of another.
+        there = [path, "has-session", "-t", "=" + name]
+        if subprocess.run(there, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+                          check=False).returncode == 0:  # fmt: skip
+            argv = [path, "-u", "attach-session", "-t", "=" + name]
+    return {"run": state, "session": name, "argv": argv}
+
+
+def remove(request: Dict[str, Any]) -> Dict[str, Any]:
+    """Take one run away."""
+    from . import removing
+
+    return removing.remove(request["workspace"], request)
 
 
 def stop(request: Dict[str, Any]) -> Dict[str, Any]:
@@ -207,6 +279,7 @@ def prepare(workspace: str, run_id: str) -> int:
 
 REPLYING: Dict[str, Callable[[Dict[str, Any]], Dict[str, Any]]] = {
     "submit": submit, "states": states, "stop": stop, "clean": clean, "ready": ready, "environments": environments,
+    "asked": asked, "checkpoints": checkpoints, "session": session, "remove": remove,
 }  # fmt: skip
 # These check their request before they return the iterator: once the stream has begun nothing can be refused.
 STREAMING: Dict[str, Callable[[Dict[str, Any]], Iterator[bytes]]] = {"follow": follow}
