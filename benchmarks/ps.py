@@ -1,6 +1,6 @@
 """How long `launch ps` takes: of a ledger with 1,000 runs, beyond the start of Python, and over 16 hosts on loopback.
 
-    python benchmarks/ps.py
+python benchmarks/ps.py
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def main() -> None:
         start = median(env, "--version")
         for argv in (("ps", "-a"), ("ps", "-a", "--json"), ("ps",)):
             took = median(env, *argv)
-            print(f"launch {' '.join(argv)}: {RUNS} runs of the ledger: {took:.3f} s, {took - start:.3f} s beyond start")
+            print(f"launch {' '.join(argv)}, {RUNS} runs: {took:.3f} s, {took - start:.3f} s beyond start-up")
     with tempfile.TemporaryDirectory() as folder:
         over_hosts(Path(folder))
 

@@ -15,6 +15,7 @@ PROTOCOL = 2
 
 _BASE32 = "abcdefghijklmnopqrstuvwxyz234567"
 RUN_ID = re.compile(r"[a-z0-9][a-z0-9-]{0,47}-[a-z2-7]{8}\Z")
+BASELINES = "baselines.safetensors"
 REJECTED = ".rejected"
 """At home, of the folder of an adapter that was not taken for a success: nothing there may be called one later."""
 
@@ -100,6 +101,11 @@ class RunDirectory:
         return self.probes / "probes.json"
 
     @property
+    def baselines(self) -> Path:
+        """What the adapter has to beat, on validation and test: worked out before the first step."""
+        return self.artifacts / BASELINES
+
+    @property
     def training(self) -> Path:
         """Figures of the training: rows, steps, losses, versions, fingerprint before the first step."""
         return self.artifacts / "training.json"
@@ -126,6 +132,11 @@ class RunDirectory:
     def result(self) -> Path:
         """Final state; written last.  Its presence is the truth."""
         return self.root / "result.json"
+
+    @property
+    def adopted(self) -> Path:
+        """Only at home: there where the run was submitted elsewhere, so that even spec.json is its host's word."""
+        return self.root / "adopted"
 
     # Only at home: what this machine found out by itself, kept apart from what the host said.
     @property
