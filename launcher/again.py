@@ -101,7 +101,7 @@ def attempt(
 
     Raises Changed, with everything that is missing.
     """
-    code = [(path, submit.hashed(source)) for path, source in submit.code_files()]
+    code = [(path, submit.local_file(source)) for path, source in submit.code_files()]
     wanted = [(entry.path, entry) for entry in (*old.submission.inputs.values(), *old.submission.base_files)]
     entries = [store.LocalFile(Path(), entry.sha256, entry.size_bytes) for _, entry in wanted]
     missing = store.lacking(agent, entries)

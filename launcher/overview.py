@@ -291,13 +291,8 @@ def _fading(
             continue
         days = (reached[host] + profile.kept_days * DAY_S - time.time()) / DAY_S
         rule = f"{profile.title} deletes a box's data {profile.kept_days} days after its power-off"
-        when = (
-            f"in {days:.0f} days at the earliest"
-            if days >= 1.5
-            else "perhaps tomorrow"
-            if days > 0
-            else "perhaps by now"
-        )
+        soon = "perhaps within a day" if days > 0 else "perhaps by now"
+        when = f"in {days:.0f} days at the earliest" if days >= 1.5 else soon
         since = in_words(time.time() - reached[host])
         text = f"{host} can't be reached, and {_named(there)} never came home: {rule}, {when} (it answered {since} ago)"
         yield Note("fading", host, text)

@@ -18,7 +18,7 @@ from remote.errors import RemoteError
 
 @dataclass(frozen=True)
 class Removed:
-    """A run that is forgotten here.  `was_there` None: its host was not asked.  `home` is the folder that stays here."""
+    """A run that is forgotten here.  `was_there` None: its host was not asked.  `home` is its folder here, if any."""
 
     run_id: str
     host: str

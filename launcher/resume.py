@@ -140,5 +140,5 @@ def _files(cache: Path, checkpoint: str) -> list[tuple[str, store.LocalFile]]:
     for name in _paths(checkpoint):
         path = cache / name
         inside = sorted(path.iterdir())[:MOST_FILES] if path.is_dir() else [path] if path.is_file() else []
-        found += [(one.relative_to(cache).as_posix(), submit.hashed(one)) for one in inside if one.is_file()]
+        found += [(one.relative_to(cache).as_posix(), submit.local_file(one)) for one in inside if one.is_file()]
     return found

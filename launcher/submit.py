@@ -105,7 +105,7 @@ def plan(spec: Spec, folder: Path, cache: Path, *, only_prepare: bool = False, p
     files = [(f"inputs/{name}.jsonl", path) for name, path in dataset.write(data.tables, cache).items()]
     files += [(f"inputs/base/{path.name}", path) for path in _base_files(base)]
     files += list(code_files())
-    hashed = tuple((path, hashed(source)) for path, source in files)
+    hashed = tuple((path, local_file(source)) for path, source in files)
     entries = {path: manifest.Entry(path, file.size_bytes, file.sha256) for path, file in hashed}
     submission = Submission(
         run_id=new_run_id(f"prepare-{spec.name}" if only_prepare else spec.name),
@@ -282,7 +282,7 @@ def code_files() -> Iterator[tuple[str, Path]]:
             yield f"code/jobs/{path.name}", path
 
 
-def hashed(path: Path) -> store.LocalFile:
+def local_file(path: Path) -> store.LocalFile:
     """A file and what is in it now."""
     # Always hashed anew: these are the files the whole run rests on.
     return store.LocalFile(path, manifest.sha256_of(path), path.stat().st_size)
