@@ -126,7 +126,7 @@ def _parsed(document: str, run_id: str, host: str) -> Submission:
     origin = f"{host}: spec.json of {run_id}"
     try:
         submission = submissions.parse(json.loads(document), origin=origin)
-        json.dumps(submission.to_json()).encode("utf-8")
+        json.dumps(submission.to_json(), ensure_ascii=False).encode("utf-8")  # halves of characters are none
     except (ValueError, RecursionError) as error:
         raise BrokenRun(f"{origin}: can't be read ({type(error).__name__})") from error
     if submission.run_id != run_id:

@@ -14,7 +14,7 @@ NARROW = 60
 STATE_COLUMNS = 24
 HOST_COLUMNS = 16
 # In a pipe a long reason must not push away what stands behind it in other lines.
-PIPE_PAD = 40
+PIPE_PAD = 60
 MOST_LINES = 4
 NOTHING = "no runs; every finished one is pulled (launch ps -a shows all)"
 
@@ -26,11 +26,11 @@ def lines(seen: Overview, width: int | None) -> list[str]:
     if width is not None and width < NARROW:
         return [line for row in seen.rows for line in _stacked(row, width)]
     cells = [HEADER, *(_cells(row) for row in seen.rows)]
-    natural = [max(map(_width, column)) for column in zip(*cells, strict=True)]
     if width is None:
-        return [GAP.join(map(_padded, row, (min(one, PIPE_PAD) for one in natural))).rstrip() for row in cells]
-    widths = _fitted(natural, width)
-    return [line for row in cells for line in _folded(row, widths)]
+        pads = [min(one, PIPE_PAD) for one in _natural(cells)]
+        return [GAP.join(map(_padded, row, pads)).rstrip() for row in cells]
+    widths = _fitted(cells, width)
+    return [line for row in cells for line in _folded(row, widths, width)]
 
 
 def notes(seen: Overview, width: int | None) -> list[str]:
@@ -68,18 +68,29 @@ def _stacked(row: Row, width: int) -> Iterator[str]:
     yield from (f"  {line}" for line in _wrapped(f"{host}: {told}", width - 2)[: 2 * MOST_LINES])
 
 
-def _fitted(natural: Sequence[int], width: int) -> list[int]:
-    """The widths of the columns: the state gives way first, then the run's id, then the host's name."""
-    run, host, state, since, pulled = natural
+def _fitted(cells: Sequence[Sequence[str]], width: int) -> list[int]:
+    """The widths of the columns: the state gives way first, then the host's name.
+
+    An id that would have to be cut stands in a line of its own: it is there to be copied.
+    """
+    ids, (_, host, state, since, pulled) = [_width(row[0]) for row in cells], _natural(cells)
     host = min(host, HOST_COLUMNS)
-    room = width - host - since - pulled - len(GAP) * (len(natural) - 1)
-    least = min(state, STATE_COLUMNS)
-    run = min(run, max(room - least, room // 3))
+    room = width - host - since - pulled - len(GAP) * (len(HEADER) - 1)
+    most = max(room - min(state, STATE_COLUMNS), room // 3)
+    run = max(one for one in ids if one <= max(most, _width(HEADER[0])))
     return [run, host, max(1, min(state, room - run)), since, pulled]
 
 
-def _folded(cells: Sequence[str], widths: Sequence[int]) -> Iterator[str]:
-    folded = [_wrapped(cell, width)[:MOST_LINES] for cell, width in zip(cells, widths, strict=True)]
+def _natural(cells: Sequence[Sequence[str]]) -> list[int]:
+    return [max(map(_width, column)) for column in zip(*cells, strict=True)]
+
+
+def _folded(cells: Sequence[str], widths: Sequence[int], width: int) -> Iterator[str]:
+    run_id, *rest = cells
+    if _width(run_id) > widths[0]:
+        yield from _wrapped(run_id, width)
+        run_id = ""
+    folded = [_wrapped(cell, one)[:MOST_LINES] for cell, one in zip((run_id, *rest), widths, strict=True)]
     for number in range(max(map(len, folded))):
         parts = [part[number] if number < len(part) else "" for part in folded]
         yield GAP.join(map(_padded, parts, widths)).rstrip()
