@@ -41,6 +41,7 @@ ADDED = {
     "superseded_by": "TEXT NOT NULL DEFAULT ''",
     "adopted": "INTEGER NOT NULL DEFAULT 0",
     "how": "TEXT NOT NULL DEFAULT ''",
+    "since": "REAL NOT NULL DEFAULT 0",
 }
 MOVE_AWAY = "it is only a cache: move it away; the hosts keep their runs (launch ps --host NAME)"
 WAIT_S = 10
@@ -53,7 +54,8 @@ class Line:
 
     `price` is what an hour costs, as the person wrote it.  `attempt` counts from 1; `resumed_from` is the attempt whose
     checkpoint this one went on from, `superseded_by` the one that took over.  An `adopted` run was submitted elsewhere:
-    what was asked for is known from its host alone.  `how` is what it was started in.
+    what was asked for is known from its host alone.  `how` is what it was started in; in `state` it is `since` then, by
+    this laptop's clock, 0 where that is not known.
     """
 
     run_id: str
@@ -70,6 +72,7 @@ class Line:
     superseded_by: str = field(default="", kw_only=True)
     adopted: bool = field(default=False, kw_only=True)
     how: str = field(default="", kw_only=True)
+    since: float = field(default=0.0, kw_only=True)
 
     @property
     def is_over(self) -> bool:
@@ -131,21 +134,25 @@ class Ledger:
             database.execute("DELETE FROM runs WHERE run_id = ?", (run_id,))
             database.execute("UPDATE runs SET superseded_by = '' WHERE superseded_by = ?", (run_id,))
 
-    def note_state(self, run_id: str, state: str, reason: str) -> None:
-        """Remember what the host said last.
+    def note_state(self, run_id: str, state: str, reason: str, age_s: float | None = None) -> None:
+        """Remember what the host said last, and that the run has been in that state for `age_s` seconds.
 
         How a run ended stays known when its host forgot it, and when a slower process brings an older answer.
         """
-        self.note_states([(run_id, state, reason)])
+        self.note_states([(run_id, state, reason, age_s)])
 
-    def note_states(self, told: Sequence[tuple[str, str, str]]) -> None:
-        """The same for several at once: id, state, reason."""
-        ended = "('succeeded', 'failed', 'stopped')"
-        rows = [(state, reason, time.time(), run_id, state) for run_id, state, reason in told]
+    def note_states(self, told: Sequence[tuple[str, str, str, float | None]]) -> None:
+        """The same for several at once: id, state, reason, age."""
+        ended, now = "('succeeded', 'failed', 'stopped')", time.time()
+        rows = [
+            {"id": run_id, "state": state, "reason": reason, "now": now, "since": 0.0 if age_s is None else now - age_s}
+            for run_id, state, reason, age_s in told
+        ]
         with self._database() as database:
             database.executemany(
-                "UPDATE runs SET state = ?, reason = ?, checked_at = ?"
-                f" WHERE run_id = ? AND (state NOT IN {ended} OR ? IN {ended})",
+                "UPDATE runs SET reason = :reason, checked_at = :now, since = CASE"
+                " WHEN :since > 0 THEN :since WHEN state <> :state THEN :now ELSE since END, state = :state"
+                f" WHERE run_id = :id AND (state NOT IN {ended} OR :state IN {ended})",
                 rows,
             )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -205,7 +205,7 @@ def _remember(app: App, lines: Sequence[Line], answers: Mapping[str, Answer[Told
         young = time.time() - line.submitted_at < SUBMITTING_S
         passing = state is None or state.state == "unknown" or (state.state == "gone" and young)
         if state is not None and not passing and not line.is_over:
-            heard.append((line.run_id, state.state, state.reason))
+            heard.append((line.run_id, state.state, state.reason, _finite(state.age_s)))
     if heard:
         app.ledger.note_states(heard)
     if reached := [host for host, answer in answers.items() if answer.value]:
@@ -237,7 +237,7 @@ def _remembered(line: Line, *, asking: bool) -> Row:
         host=line.host,
         state=line.state,
         reason=clean(line.reason),
-        age_s=None,
+        age_s=round(max(0.0, time.time() - line.since), 1) if line.since else None,
         pulled_to=line.pulled_to,
         attempt=line.attempt,
         superseded_by=line.superseded_by,
@@ -246,9 +246,9 @@ def _remembered(line: Line, *, asking: bool) -> Row:
 
 
 def _unknown(line: Line, reason: str) -> Row:
-    was_s = max(0.0, time.time() - line.checked_at)
-    row = asdict(_remembered(line, asking=False))
-    return Row(**row | {"state": "unknown", "reason": clean(reason), "was": line.state, "was_s": round(was_s, 1)})
+    was_s = round(max(0.0, time.time() - line.checked_at), 1)
+    changes = {"state": "unknown", "reason": clean(reason), "age_s": None, "was": line.state, "was_s": was_s}
+    return replace(_remembered(line, asking=False), **changes)  # type: ignore[arg-type]
 
 
 def _finite(seconds: float | None) -> float | None:

@@ -42,6 +42,19 @@ def test_a_record_comes_back_as_it_was(ledger: Ledger) -> None:
     assert (found.state, found.reason, found.pulled_to, found.is_over) == ("failed", "why", "/home/runs/x", True)
 
 
+def test_since_when_a_run_is_in_its_state(ledger: Ledger) -> None:
+    ledger.add(record("reviews-aaaaaaaa", 1))
+    assert ledger.find(None).since == 0
+    before = time.time()
+    ledger.note_state("reviews-aaaaaaaa", "running", "")
+    heard = ledger.find(None).since
+    assert before <= heard <= time.time()
+    ledger.note_state("reviews-aaaaaaaa", "running", "")
+    assert ledger.find(None).since == heard
+    ledger.note_state("reviews-aaaaaaaa", "failed", "why", 3600)
+    assert 3590 < time.time() - ledger.find(None).since < 3660
+
+
 def test_names_prefixes_and_the_latest(ledger: Ledger) -> None:
     for at, run_id in enumerate(["reviews-aaaaaaaa", "reviews-abbbbbbb", "spam-aaaaaaaa", "reviews-b-cccccccc"]):
         ledger.add(record(run_id, at))
