@@ -16,7 +16,10 @@ from jobs.submission import parse as parse_submission
 from launcher.errors import LaunchError, NoSuchRun
 
 SCHEMA_VERSION = 1
-"""In the file's `user_version`.  A newer launch may have added columns: its file is read, and left as it is."""
+"""In the file's `user_version`, one more with every column that is added.
+
+A newer launch may have added columns: its file is read, and left as it is.
+"""
 FIRST_SCHEMA = """
 CREATE TABLE IF NOT EXISTS runs (
     run_id TEXT PRIMARY KEY,

@@ -58,10 +58,10 @@ def stop(app: App, line: Line) -> Ended:
     ended = Ended(line.host, stopped)
     pids = sorted({*(stopped.left or ()), *stopped.gpu_left})
     if pids:
-        what = "processes of it are" if stopped.left else "memory of a GPU is held by what were processes of it"
         named = ", ".join(map(str, pids[:20]))
+        what = "processes of it are left" if stopped.left else "GPU memory is still held by what were its processes"
         raise NotGone(
-            f"{line.run_id} {stopped.state}, but {what} still there: {named}",
+            f"{line.run_id} {stopped.state} on {line.host}, but {what}: {named}",
             hint=f"launch exec {line.host} -- ps -o pid,stat,args -p {','.join(map(str, pids[:20]))}",
             data=ended.to_json(),
         )

@@ -267,6 +267,30 @@ def _was_asked(root: Path) -> bool:
     return said.returncode == 0
 
 
+@pytest.mark.slow
+def test_memory_of_a_gpu_that_stays_taken_is_a_failure_with_its_pids(cli: Cli, tmp_path: Path) -> None:
+    """No driver is at hand that keeps the memory of a dead process: a program in its place says that it does."""
+    program = tmp_path / "bin" / "nvidia-smi"
+    program.parent.mkdir()
+    program.write_text(f"#!/bin/sh\ncat {tmp_path}/pids\n")
+    program.chmod(0o755)
+    with (
+        EmbeddedHost(tmp_path / "host", path_prefix=[str(program.parent), PYTHON_FOLDER]) as server,
+        agent_on(server, tmp_path / "work") as agent,
+    ):
+        save(cli, "box", server, tmp_path / "work")
+        root = submit(agent, "stuck-aaaaaaaa", f"echo $$ > {tmp_path}/pids; sleep 60")
+        own(cli, "stuck-aaaaaaaa")
+        pid = int(eventually(lambda: (tmp_path / "pids").exists() and (tmp_path / "pids").read_text()))
+        stopped = cli("stop", "stuck", "--json")
+        assert (stopped.status, stopped.error["code"]) == (1, "processes_left")
+        assert f"GPU memory is still held by what were its processes: {pid}" in stopped.error["message"]
+        assert not alive(pid)
+        assert json.loads((root / "result.json").read_text())["state"] == "stopped"
+        (tmp_path / "pids").write_text("1\n")  # somebody else's
+        assert cli("stop", "stuck", "--json").data["gpu_left"] == []
+
+
 needs_tmux = pytest.mark.skipif(shutil.which("tmux") is None, reason="needs tmux")
 
 

@@ -14,8 +14,9 @@ from pathlib import Path
 import pytest
 
 from remote import runs
+from remote.errors import NotFound, RemoteError
 from tests.connected import alive, eventually
-from tests.test_runs import SUCCEED, any_place, needs_tmux, over_setsid, over_tmux  # noqa: F401 (fixtures)
+from tests.test_runs import FILES, LETTERS, SUCCEED, any_place, needs_tmux, over_setsid, over_tmux  # noqa: F401 (fixtures)
 
 pytestmark = pytest.mark.skipif(not os.path.exists("/proc/self/environ"), reason="needs /proc")
 
@@ -119,3 +120,47 @@ def test_the_newest_checkpoint_is_told(any_place):  # noqa: F811
     assert newest is not None
     assert (newest.step, newest.path, newest.size_bytes) == (20, "checkpoints/step-00000020", 2)
     assert 0 <= newest.age_s < 20
+
+
+def test_a_new_run_gets_the_plain_files_of_an_old_ones_checkpoints(any_place, tmp_path):  # noqa: F811
+    old = any_place.submit(SUCCEED)
+    any_place.end(old)
+    folder = any_place.root(old) / "checkpoints"
+    for name in ("step-00000003", ".step-00000009.0.part"):
+        (folder / name).mkdir(parents=True)
+        (folder / name / "state.json").write_text(name)
+    secret = tmp_path / "secret"
+    secret.write_text("secret")
+    (folder / "step-00000003" / "link").symlink_to(secret)
+    os.mkfifo(folder / "step-00000003" / "pipe")
+    (folder / "step-00000004").symlink_to(tmp_path)
+    (folder / "step-00000003" / "deep" / "deeper").mkdir(parents=True)
+    (folder / "step-00000003" / "deep" / "deeper" / "file").write_text("x")
+    new = next_run(any_place, old, ["checkpoints", "base.json"])
+    came = any_place.root(new) / "checkpoints"
+    assert [str(path.relative_to(came)) for path in came.rglob("*") if path.is_file() or path.is_symlink()] == [
+        "step-00000003/state.json"
+    ]
+    # The old run may go, the new one keeps its own.
+    runs.remove(any_place.agent, old, pulled=True, force=False)
+    assert (came / "step-00000003" / "state.json").read_text() == "step-00000003"
+    with pytest.raises(RemoteError):
+        next_run(any_place, new, ["../../store"])
+    with pytest.raises(RemoteError):
+        next_run(any_place, new, ["/etc/passwd"])
+    with pytest.raises(NotFound):
+        next_run(any_place, old, ["checkpoints"])
+
+
+def next_run(place, old, paths):
+    run_id = "next-" + "".join(LETTERS[byte % 32] for byte in os.urandom(8))
+    plan = {"run_id": run_id, "name": "next", "files": FILES, "env": {}, "resumes": old, "attempt": 2}
+    plan["phases"] = [{"state": "running", "argv": ["sh", "-c", SUCCEED]}]
+    before = {"run_id": old, "paths": paths}
+    try:
+        runs.submit(place.agent, plan, links=[], documents={}, from_run=before)
+    except RemoteError:
+        assert not place.root(run_id).exists()
+        raise
+    assert place.end(run_id).state == "succeeded"
+    return run_id
