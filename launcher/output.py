@@ -66,12 +66,16 @@ class Output:
         from rich.text import Text
 
         console = self._console(stderr=False)
-        with Live(console=console, auto_refresh=False, transient=True, redirect_stdout=False) as live:
+        with contextlib.ExitStack() as stack:
+            started: list[Live] = []  # not before there is something to show: not even the cursor is touched
 
             def show(value: Any) -> None:
+                if not started:
+                    live = Live(console=console, auto_refresh=False, transient=True, redirect_stdout=False)
+                    started.append(stack.enter_context(live))
                 shown = lines(value, console.width)
                 cut = shown[: console.height - 1] if len(shown) >= console.height else shown
-                live.update(Text("\n".join(cut), no_wrap=True, overflow="crop"), refresh=True)
+                started[0].update(Text("\n".join(cut), no_wrap=True, overflow="crop"), refresh=True)
 
             yield show
 

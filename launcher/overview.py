@@ -114,7 +114,8 @@ def overview(app: App, *, host: str | None, every: bool, observer: Observer = no
     hosts = [*wanted, *(name for name in billed if name not in wanted)]
     answers: dict[str, Answer[Told]] = {}
     waiting = set(hosts)
-    observer(_seen(shown, answers, waiting))
+    if hosts:
+        observer(_seen(shown, answers, waiting))
     for answer in ask(app, hosts, partial(_question, wanted, billed)):
         answers[answer.host] = answer
         waiting.discard(answer.host)

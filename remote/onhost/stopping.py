@@ -34,6 +34,7 @@ def stop(workspace: str, run_id: str) -> Dict[str, Any]:
     run.
     """
     run = Run(workspace, run_id)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # whoever asked may leave: it is carried through all the same
     descendants = Descendants(run)
     descendants.alive()
     _end(run, descendants)
