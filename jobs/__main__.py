@@ -17,6 +17,7 @@ from jobs.checks import FAILED_VERIFICATION
 from jobs.errors import JobError
 from jobs.events import EventLog
 from jobs.run_directory import PROTOCOL, RunDirectory
+from jobs.secret_values import masked
 from jobs.stopping import EXIT_STATUS, Stopped
 
 
@@ -157,7 +158,7 @@ def _write_manifest(run: RunDirectory) -> str:
 def _result(run: RunDirectory, state: str, reason: str, **fields: Any) -> None:
     """The last file of a run.  Written once: a second call finds it and keeps out."""
     if not run.result.exists():
-        result = {"protocol": PROTOCOL, "run_id": run.run_id, "state": state, "reason": reason}
+        result = {"protocol": PROTOCOL, "run_id": run.run_id, "state": state, "reason": masked(reason)}
         atomic.write_json(run.result, {**result, **fields, "finished_at": round(time.time(), 3)})
 
 

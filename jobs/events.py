@@ -2,41 +2,54 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
+
+from jobs.secret_values import masked
+
+TAIL_BYTES = 64 * 1024
 
 
 class EventLog:
-    """Appends to one run's events.  One writer at a time: the job; before and after it the supervisor."""
+    """Appends to one run's events, as the supervisor does at the same time: each takes the file's lock for a line."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._seq = last_seq(path)
 
     def write(self, kind: str, **fields: Any) -> None:
         """Append one event of type `kind` (state, step, eval, warning, ...); seconds since the epoch are added."""
-        self._seq += 1
-        record = {"seq": self._seq, "time": round(time.time(), 3), "type": kind, **fields}
-        line = json.dumps(record, ensure_ascii=False) + "\n"
-        # One write call on an O_APPEND descriptor: a reader may see half a line, never two mixed.
-        descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-        try:
-            os.write(descriptor, line.encode("utf-8"))
-        finally:
-            os.close(descriptor)
+        with self._path.open("a+b", buffering=0) as file:
+            _lock(file)
+            file.seek(max(0, file.seek(0, os.SEEK_END) - TAIL_BYTES))
+            tail = file.read()
+            record = {"seq": _last_seq(tail) + 1, "time": round(time.time(), 3), "clock": _clock(), "type": kind}
+            line = masked(json.dumps(record | fields, ensure_ascii=False)).encode("utf-8", "replace") + b"\n"
+            # Somebody who was killed may have left half a line, which would swallow ours.
+            file.write(line if tail[-1:] in (b"", b"\n") else b"\n" + line)
 
 
-def last_seq(path: Path) -> int:
-    """The highest `seq` in the file, 0 where there is none."""
-    try:
-        text = path.read_text("utf-8", errors="replace")
-    except FileNotFoundError:
-        return 0
-    return max((event["seq"] for event in parse_events(text.splitlines())), default=0)
+def _lock(file: IO[bytes]) -> None:
+    """Until the file is closed; nothing on a system or a disk that has no such locks."""
+    if os.name == "posix":
+        import fcntl
+
+        with contextlib.suppress(OSError):
+            fcntl.flock(file, fcntl.LOCK_EX)
+
+
+def _clock() -> float:
+    """Seconds since this machine booted: ages and limits must not depend on who sets its time."""
+    return round(time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic(), 3)
+
+
+def _last_seq(tail: bytes) -> int:
+    lines = tail.decode("utf-8", "replace").splitlines()
+    return next((event["seq"] for event in parse_events(reversed(lines))), 0)
 
 
 def parse_events(lines: Iterable[str]) -> Iterator[dict[str, Any]]:
@@ -44,7 +57,7 @@ def parse_events(lines: Iterable[str]) -> Iterator[dict[str, Any]]:
     for line in lines:
         try:
             event = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             continue
         if isinstance(event, dict) and isinstance(event.get("seq"), int) and isinstance(event.get("type"), str):
             yield event

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -18,6 +19,8 @@ METRICS = ("loss", "accuracy", "balanced_accuracy", "f1", "mcc")
 BASELINES = ("majority", "tfidf", "frozen")
 TRACKERS = ("tensorboard", "wandb")
 AUTO = "auto"
+# Those of ours steer the run itself.
+VARIABLE = re.compile(r"(?!LAUNCH_)[A-Za-z_][A-Za-z0-9_]{0,99}\Z")
 ALL_LINEAR = "all-linear"
 TEXT = "{text}"
 SPLITS = ("train", "validation", "test")
@@ -106,6 +109,7 @@ class Spec:
     report_to: tuple[str, ...] = _words((), "trackers", TRACKERS)
     price: float = _number(0.0, 0.0, 1e6, "of an hour of the machine, to tell what the run costs")
     max_cost: float = _number(0.0, 0.0, 1e9, "stop before a training that would cost more than this; 0: no limit")
+    secrets: tuple[str, ...] = _words((), "variables of this machine that the run gets, such as HF_TOKEN; kept nowhere")
     seed: int = _number(42, 0, 2**32 - 1, "of everything random")
 
     def to_json(self) -> dict[str, Any]:
@@ -210,6 +214,8 @@ def _word_list(known: dataclasses.Field[Any], value: Any, problems: list[str]) -
     if not isinstance(words, list | tuple) or not all(map(_is_line, words)):
         problems.append(f"{known.name}: a list of words, not {value!r}")
         return value
+    if known.name == "secrets" and (odd := [word for word in words if not VARIABLE.match(word)]):
+        problems.append(f"secrets: names of variables, not {', '.join(odd):.200}")
     allowed = known.metadata["allowed"]
     if wrong := [word for word in words if allowed and word not in allowed]:
         problems.append(f"{known.name}: of {', '.join(allowed)}, not {', '.join(wrong)}")

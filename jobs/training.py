@@ -60,7 +60,7 @@ LIBRARIES = ("torch", "transformers", "peft", "safetensors", "tokenizers", "scik
 
 LOSSES_KEPT = 200
 ENCODED_AT_ONCE = 10_000
-NOT_OF_THE_TRAINING = ("name", "price", "max_cost", "report_to", "save_steps", "gpus")
+NOT_OF_THE_TRAINING = ("name", "price", "max_cost", "report_to", "secrets", "save_steps", "gpus")
 
 
 def train(root: Path) -> None:

@@ -16,12 +16,14 @@ from typing import Any
 from jobs import manifest
 from jobs.provenance import code_sha256
 from jobs.run_directory import RunDirectory, new_run_id
-from launcher import dataset, preflight, submit, wheelhouse
+from jobs.spec import AUTO
+from launcher import dataset, preflight, run_secrets, submit, wheelhouse
 from launcher.app import App
 from launcher.errors import LaunchError
 from launcher.ledger import Ledger, Record
 from launcher.progress import Note, Observer
 from launcher.room import needed
+from launcher.terms import Terms
 from launcher.untrusted import clean
 from remote import runs, store
 from remote.agent import Agent
@@ -137,12 +139,18 @@ def attempt(
     return Attempt(record, (*files, *added), (*here.values(), *(file for _, file in added)), wheels=bool(wheels))
 
 
-def start(app: App, old: Record, new: Attempt, agent: Agent, observer: Observer, *, force: bool) -> runs.Started:
-    """Look at the host, send what it lacks, start the attempt there, and remember that it takes over from `old`."""
+def start(
+    app: App, old: Record, new: Attempt, agent: Agent, observer: Observer, terms: Terms, *, force: bool
+) -> runs.Started:
+    """Look at the host, send what it lacks, start the attempt there, and remember that it takes over from `old`.
+
+    Secrets are looked up anew, for nothing of them was kept.
+    """
     record, ledger = new.record, app.ledger
     if record.submission.code_sha256 != old.submission.code_sha256:
         observer(Note(f"{record.run_id} runs the code of this launch, which is another one than that of {old.run_id}"))
-    _look(app, new, agent, observer, force=force)
+    report = _look(app, new, agent, observer, force=force)
+    secrets = _secrets(app, record) | terms.secrets(app.questions)
     if new.lacking:
         submit.push([("", file) for file in new.lacking], agent, record.host, observer)
     ledger.add(record)
@@ -151,10 +159,11 @@ def start(app: App, old: Record, new: Attempt, agent: Agent, observer: Observer,
     try:
         started = runs.submit(
             agent,
-            _supervision(new, old, agent),
+            _supervision(new, agent) | terms.for_host(report.profile, agent),
             links=submit.links(new.files),
             documents={RunDirectory(Path()).spec.name: record.submission.to_json()},
             from_run=new.from_run,
+            secrets=secrets,
         )
     except (Unreachable, TimedOut):
         raise  # it may have started, and must not be forgotten
@@ -194,7 +203,18 @@ def _forget(ledger: Ledger, record: Record, old: Record) -> None:
     ledger.note_superseded(old.run_id, old.superseded_by)
 
 
-def _look(app: App, new: Attempt, agent: Agent, observer: Observer, *, force: bool) -> None:
+def _secrets(app: App, record: Record) -> dict[str, str]:
+    """What the spec names.  Raises LaunchError for an adopted run's: its host could ask for anything."""
+    names = record.submission.spec.secrets
+    if names and record.adopted:
+        raise LaunchError(
+            f"its spec asks for {', '.join(names)}, and is known from its host alone: no secret is sent for that",
+            hint="launch train SPEC, with a spec of your own",
+        )
+    return run_secrets.collect(names, app.questions)
+
+
+def _look(app: App, new: Attempt, agent: Agent, observer: Observer, *, force: bool) -> preflight.Report:
     record = new.record
     size_bytes = sum(file.size_bytes for file in new.lacking)
     recipe = submit.recipe_for(agent, record.submission.spec.report_to)
@@ -202,13 +222,14 @@ def _look(app: App, new: Attempt, agent: Agent, observer: Observer, *, force: bo
     room = partial(needed, agent, recipe, plan)
     report = preflight.look(app, record.host, send_bytes=size_bytes, send_files=len(new.lacking), room=room)
     preflight.check(report, observer, force=force)
+    return report
 
 
-def _supervision(new: Attempt, old: Record, agent: Agent) -> dict[str, Any]:
-    record = new.record
-    trackers = record.submission.spec.report_to
-    plan = submit.supervision(record.run_id, record.name, agent, JOBS, wheels=new.wheels, trackers=trackers)
-    plan |= {"attempt": record.attempt}
+def _supervision(new: Attempt, agent: Agent) -> dict[str, Any]:
+    record, spec = new.record, new.record.submission.spec
+    plan = submit.supervision(record.run_id, record.name, agent, JOBS, wheels=new.wheels, trackers=spec.report_to)
+    plan |= {"attempt": record.attempt, "gpus": 0 if spec.gpus == AUTO else spec.gpus}
+    plan |= {"secrets": sorted(spec.secrets)} if spec.secrets else {}
     return plan | ({"resumes": record.resumed_from} if record.resumed_from else {})
 
 

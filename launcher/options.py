@@ -66,6 +66,31 @@ def sending_options(command: F) -> F:
     return command
 
 
+def terms_options(command: F) -> F:
+    """How long a run may take, and what its host does when it is over."""
+    for option in (
+        click.option(
+            "--max-hours",
+            type=click.FloatRange(min=0, min_open=True, max=10_000),
+            help="Stop it, with a checkpoint, this long after it was submitted.",
+        ),
+        click.option(
+            "--on-finish",
+            type=click.Choice(["poweroff"]),
+            help="Power the host off when it is over; needs --max-hours.",
+        ),
+        click.option("--keep-on-failure", is_flag=True, help="With --on-finish: leave the host on if the run fails."),
+        click.option(
+            "--notify",
+            multiple=True,
+            metavar="URL|wechat",
+            help="Where the host tells how it ended: a JSON webhook, or AutoDL's WeChat message; may be repeated.",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
 def spec_options(command: F) -> F:
     """A flag for every key of the spec."""
     from jobs.spec import option_fields

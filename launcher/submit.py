@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib import resources
 from pathlib import Path
@@ -14,7 +14,7 @@ from jobs import data_finding, manifest
 from jobs.data_finding import Finding
 from jobs.provenance import code_sha256
 from jobs.run_directory import RunDirectory, new_run_id
-from jobs.spec import Spec
+from jobs.spec import AUTO, Spec
 from jobs.submission import Submission
 from launcher import dataset, recipe, wheelhouse
 from launcher.errors import LaunchError
@@ -122,8 +122,20 @@ def plan(spec: Spec, folder: Path, cache: Path, *, only_prepare: bool = False, p
     return Plan(submission, hashed, sources, rows, data.in_words(), checked.report.findings, tokens)
 
 
-def submit(plan: Plan, agent: Agent, host_name: str, ledger: Ledger, observer: Observer) -> tuple[Record, runs.Started]:
-    """Push what the host lacks and start the run there; from here on it needs nobody."""
+def submit(
+    plan: Plan,
+    agent: Agent,
+    host_name: str,
+    ledger: Ledger,
+    observer: Observer,
+    *,
+    terms: Mapping[str, Any] | None = None,
+    secrets: Mapping[str, str] | None = None,
+) -> tuple[Record, runs.Started]:
+    """Push what the host lacks and start the run there; from here on it needs nobody.
+
+    `terms` are the keys of the supervisor's plan that limit the run and say what happens after it.
+    """
     observer(Note(f"data: {', '.join(f'{name} {count}' for name, count in plan.rows.items())} rows; {plan.how_split}"))
     push(plan.files, agent, host_name, observer)
     submission = plan.submission
@@ -138,7 +150,7 @@ def submit(plan: Plan, agent: Agent, host_name: str, ledger: Ledger, observer: O
     # Remembered first: if the connection breaks now, the run may have started, and must not be forgotten.
     ledger.add(record)
     try:
-        started = start(plan, agent, (("running", "train"), ("verifying", "finish")))
+        started = start(plan, agent, (("running", "train"), ("verifying", "finish")), terms=terms, secrets=secrets)
     except (Unreachable, TimedOut):
         raise
     except RemoteError:
@@ -164,20 +176,34 @@ def push(named: Sequence[tuple[str, store.LocalFile]], agent: Agent, host_name: 
     observer(Note(f"sent {sent.files} files, {sent.size_bytes / 1e6:.1f} MB; {sent.already_there} were there already"))
 
 
-def start(plan: Plan, agent: Agent, jobs: Sequence[tuple[str, str]]) -> runs.Started:
+def start(
+    plan: Plan,
+    agent: Agent,
+    jobs: Sequence[tuple[str, str]],
+    *,
+    terms: Mapping[str, Any] | None = None,
+    secrets: Mapping[str, str] | None = None,
+) -> runs.Started:
     """Start what was pushed: the environment first, the base model, then `jobs`, each a state and a verb."""
+    spec = plan.submission.spec
+    # Only a training needs a turn on the GPU; `auto` takes those that are free then.
+    turn = {"gpus": 0 if spec.gpus == AUTO else spec.gpus} if any(state == "running" for state, _ in jobs) else {}
     return runs.submit(
         agent,
         supervision(
             plan.submission.run_id,
-            plan.submission.spec.name,
+            spec.name,
             agent,
             (("preparing", "fetch"), *jobs),
             wheels=_has_wheels(plan.files),
-            trackers=plan.submission.spec.report_to,
-        ),
+            trackers=spec.report_to,
+        )
+        | turn
+        | dict(terms or {})
+        | ({"secrets": sorted(spec.secrets)} if spec.secrets else {}),
         links=links(plan.files),
         documents={RunDirectory(Path()).spec.name: plan.submission.to_json()},
+        secrets=secrets,
     )
 
 

@@ -31,6 +31,10 @@ class Terminal(Questions):
     def passphrase(self, path: str, *, again: bool) -> str | None:
         return self._secret(f"Passphrase of {path} (Enter goes on without it)", again, "That does not unlock it.")
 
+    def secret(self, what: str) -> str | None:
+        """What the person types, unseen; None where nobody is there."""
+        return self._secret(what, False, "")
+
     def trust(self, unknown: UnknownHostKey) -> bool:
         if self._accept_new:
             return True

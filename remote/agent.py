@@ -160,9 +160,14 @@ class Agent:
         """`<workspace>/launch`: everything of ours lies below it."""
         return self.place.workspace
 
-    def call(self, verb: str, request: dict[str, Any], *, timeout_s: float = 60) -> dict[str, Any]:
-        """The reply to one verb.  Raises what the host refused as RemoteError, and Unreachable, TimedOut, BadReply."""
-        with self.converse(verb, request, timeout_s=timeout_s) as talk:
+    def call(
+        self, verb: str, request: dict[str, Any], *, timeout_s: float = 60, follows: bytes = b""
+    ) -> dict[str, Any]:
+        """The reply to one verb; `follows` is what it reads after its request, and no list of processes shows.
+
+        Raises what the host refused as RemoteError, and Unreachable, TimedOut, BadReply.
+        """
+        with self.converse(verb, request, timeout_s=timeout_s, follows=follows) as talk:
             talk.end()
             if talk.kind != "reply":
                 raise BadReply(f"{self.host.name}: {verb} answered with {talk.kind!r}")
@@ -175,7 +180,9 @@ class Agent:
             yield from talk.rest()
 
     @contextmanager
-    def converse(self, verb: str, request: dict[str, Any], *, timeout_s: float = 60) -> Iterator[Conversation]:
+    def converse(
+        self, verb: str, request: dict[str, Any], *, timeout_s: float = 60, follows: bytes = b""
+    ) -> Iterator[Conversation]:
         """A verb's opening answer, to come within `timeout_s`, and what both sides say after it.
 
         Raises what the host refused as RemoteError, and Unreachable, TimedOut, BadReply.
@@ -185,8 +192,9 @@ class Agent:
         # Beside the verb it costs no turn of its own.
         inline = len(asked) <= INLINE_BYTES
         arguments = [verb, nonce, asked] if inline else [verb, nonce]
+        first = (b"" if inline else asked.encode("ascii") + b"\n") + follows
         with self._lock:
-            process, reader, feed = self._started(nonce, arguments, b"" if inline else asked.encode("ascii") + b"\n")
+            process, reader, feed = self._started(nonce, arguments, first)
         with process:
             talk = Conversation(self.host, verb, process, reader, feed)
             try:

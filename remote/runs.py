@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
@@ -136,16 +136,21 @@ def submit(
     links: Sequence[dict[str, str]],
     documents: dict[str, Any],
     from_run: dict[str, Any] | None = None,
+    secrets: Mapping[str, str] | None = None,
 ) -> Started:
     """Claim a run directory and start its supervisor.  `links` are {path, sha256} of objects in the store.
 
     With `from_run`, {"run_id", "paths"}, these files and folders of an earlier run there lie in the new one, too.
+    `secrets` are variables for the run's processes; they reach the supervisor's memory and no lasting file.
+
     Where a host lacks tmux it is installed first, if that can be done soon; never on this machine.
     """
     request = {"plan": plan, "links": list(links), "documents": documents, "may_install": not agent.host.is_local}
     if from_run is not None:
         request["from_run"] = from_run
-    reply = agent.call("submit", request, timeout_s=SUBMIT_TIMEOUT_S)
+    words = [f"{name}={value}".encode("utf-8", "surrogateescape") for name, value in (secrets or {}).items()]
+    follows = b"\0".join(words)
+    reply = agent.call("submit", request | {"secret_bytes": len(follows)}, timeout_s=SUBMIT_TIMEOUT_S, follows=follows)
     how, session, root, why = (str(reply.get(name) or "") for name in ("how", "session", "root", "why"))
     return Started(how, session, root, why)
 

@@ -40,6 +40,7 @@ LIGHT_JOBS = {
     "label",
     "parquet",
     "safetensors_file",
+    "secret_values",
     "table",
     "verification",
 }

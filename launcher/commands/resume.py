@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from launcher.app import App
-from launcher.options import json_option, offline_wheels_option, yes_option
+from launcher.options import json_option, offline_wheels_option, terms_options, yes_option
 from launcher.output import Output
 
 
@@ -14,6 +14,7 @@ from launcher.output import Output
 @click.option("--host", help="Another host to start it on; its own where this is left out.")
 @click.option("-d", "--detach", is_flag=True, help="Start it and come back at once.")
 @click.option("--force", is_flag=True, help="Even where the old attempt may still go on, or was taken over.")
+@terms_options
 @offline_wheels_option
 @yes_option
 @json_option
@@ -24,6 +25,10 @@ def command(
     host: str | None,
     detach: bool,
     force: bool,
+    max_hours: float | None,
+    on_finish: str | None,
+    keep_on_failure: bool,
+    notify: tuple[str, ...],
     offline_wheels: bool,
     yes: bool,
     as_json: bool,
@@ -37,7 +42,9 @@ def command(
     """
     from launcher import again, resume
     from launcher.follow import follow
+    from launcher.terms import Terms
 
+    terms = Terms(max_hours, on_finish, keep_on_failure, notify)
     output = Output(as_json=as_json)
     old = app.ledger.find(run)
     there = host or old.host
@@ -45,7 +52,7 @@ def command(
     attempt = resume.plan(app, old, there, output.observe, force=force, wheels=wheels)
     if run is None and not yes and not click.confirm(f"Resume {old.run_id} on {there}?", err=True):
         raise click.Abort
-    started = again.start(app, old, attempt, app.agent(there), output.observe, force=force)
+    started = again.start(app, old, attempt, app.agent(there), output.observe, terms, force=force)
     record = attempt.record
     if detach:
         data = again.to_json(record, old, started)

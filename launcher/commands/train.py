@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from launcher.app import App
-from launcher.options import sending_options, spec_and_host
+from launcher.options import sending_options, spec_and_host, terms_options
 from launcher.output import Output
 
 
@@ -19,6 +19,7 @@ from launcher.output import Output
 @click.option("-d", "--detach", is_flag=True, help="Start it and come back at once.")
 @click.option("--dry-run", is_flag=True, help="Check everything, here and there, and print the plan; nothing is sent.")
 @click.option("--force", is_flag=True, help="Go on in spite of what was found in the data or on the host.")
+@terms_options
 @sending_options
 @click.pass_obj
 def command(
@@ -29,6 +30,10 @@ def command(
     detach: bool,
     dry_run: bool,
     force: bool,
+    max_hours: float | None,
+    on_finish: str | None,
+    keep_on_failure: bool,
+    notify: tuple[str, ...],
     push_model: bool,
     offline_wheels: bool,
     as_json: bool,
@@ -42,13 +47,15 @@ def command(
     Example: launch train reviews.yaml --host box --num-train-epochs 2
     """
     from jobs.spec import load
-    from launcher import checked_data, forecast, preflight, submit, wheelhouse
+    from launcher import checked_data, forecast, preflight, run_secrets, submit, wheelhouse
     from launcher.follow import follow
     from launcher.progress import Note
     from launcher.room import needed
+    from launcher.terms import Terms
     from launcher.untrusted import clean
 
     output = Output(as_json=as_json)
+    terms = Terms(max_hours, on_finish, keep_on_failure, notify)
     asked = load(spec, {key: value for key, value in flags.items() if value is not None})
     plan = submit.plan(asked, spec.absolute().parent, app.settings.cache, push_model=push_model)
     if not dry_run:
@@ -70,7 +77,10 @@ def command(
         stops = (report.is_fatal and not force) or plan.is_unfit(force=force)
         raise click.exceptions.Exit(1 if stops else 0)
     preflight.check(report, output.observe, force=force)
-    record, started = submit.submit(plan, agent, host, app.ledger, output.observe)
+    secrets = run_secrets.collect(asked.secrets, app.questions) | terms.secrets(app.questions)
+    record, started = submit.submit(
+        plan, agent, host, app.ledger, output.observe, terms=terms.for_host(report.profile, agent), secrets=secrets
+    )
     if detach:
         data = {
             "run_id": record.run_id,

@@ -39,16 +39,19 @@ REQUEST_LIMIT_BYTES = 64 * 1024 * 1024
 DOCUMENT_LIMIT_BYTES = 1024 * 1024
 
 
-def submit(request: Dict[str, Any]) -> Dict[str, Any]:
-    """Claim a run directory, lay out its inputs and code from the store, start its supervisor."""
+def submit(request: Dict[str, Any], reader: frames.Reader) -> Dict[str, Any]:
+    """Claim a run directory, lay out its inputs and code from the store, take its secrets, start its supervisor."""
     import shutil
 
-    from . import session, tmux
+    from . import secret_file, session, tmux
     from .lock import shared
+    from .queue import Queue
     from .run import Run
 
     workspace, plan = request["workspace"], request["plan"]
     run = Run(workspace, plan["run_id"])
+    secrets = reader.exactly(min(int(request.get("secret_bytes") or 0), secret_file.MOST_BYTES))
+    secret_file.sweep()
     with shared(workspace):
         # Before there is a run: one whose supervisor takes so long to start counts as failed.
         found = tmux.find(workspace, request.get("may_install") is True)
@@ -59,9 +62,14 @@ def submit(request: Dict[str, Any]) -> Dict[str, Any]:
             raise Refused("run_exists", f"run {run.run_id} is there already") from error
         try:
             _lay_out(run, request)
+            if secrets:
+                secret_file.put(run.run_id, run.root, secrets)
+            if plan.get("gpus") is not None:
+                Queue(workspace).join(run.run_id, int(plan["gpus"]))
         except BaseException:
             # Without its plan it is not a run, and would only keep the id from the next attempt.
             shutil.rmtree(run.root)
+            secret_file.take(run.run_id, run.root)
             raise
         started = session.start(run, found)
         return {**started._asdict(), "session": session.name(run.run_id), "root": run.root}
@@ -84,7 +92,8 @@ def _lay_out(run: Run, request: Dict[str, Any]) -> None:
         those.take_over(before, run, request["from_run"]["paths"])
     for name, document in request["documents"].items():
         write_json(_inside(run, name), document)
-    plan.update(protocol=PROTOCOL, submitted_at=time.time(), boot=process.boot_marker())
+    plan.update(protocol=PROTOCOL, submitted_at=time.time(), submitted_clock=process.clock(),
+                boot=process.boot_marker())  # fmt: skip
     plan["login_env"] = {name: os.environ[name] for name in LOGIN_NAMES if name in os.environ}
     write_json(run.path(run.SOURCES), {name: os.environ[name] for name in SOURCE_NAMES if name in os.environ})
     write_json(run.path("plan.json"), plan)
@@ -92,9 +101,13 @@ def _lay_out(run: Run, request: Dict[str, Any]) -> None:
 
 def states(request: Dict[str, Any]) -> Dict[str, Any]:
     """The state of the named runs, or of all in the workspace; with `host` also who else uses the machine."""
+    from . import secret_file
+    from .queue import Queue
     from .run import Run
 
     workspace = request["workspace"]
+    secret_file.sweep()
+    places = Queue(workspace).waiting()
     folder = os.path.join(workspace, "runs")
     ids = request.get("run_ids")
     if ids is None:
@@ -102,7 +115,10 @@ def states(request: Dict[str, Any]) -> Dict[str, Any]:
     rows: List[Dict[str, Any]] = []
     for run_id in ids:
         try:
-            rows.append(Run(workspace, run_id).state())
+            row = Run(workspace, run_id).state()
+            if row["state"] == "queued":
+                row["position"] = places.get(run_id, 0)
+            rows.append(row)
         except Refused as refused:
             if request.get("run_ids") is not None:
                 state = "unknown" if refused.code == "protocol_newer" else "gone"
@@ -243,7 +259,7 @@ def supervise(workspace: str, run_id: str) -> int:
     from .run import Run
     from .supervisor import Supervisor
 
-    return Supervisor(Run(workspace, run_id)).main()
+    return Supervisor(workspace, Run(workspace, run_id)).main()
 
 
 def prepare(workspace: str, run_id: str) -> int:
@@ -278,9 +294,11 @@ def prepare(workspace: str, run_id: str) -> int:
 
 
 REPLYING: Dict[str, Callable[[Dict[str, Any]], Dict[str, Any]]] = {
-    "submit": submit, "states": states, "stop": stop, "clean": clean, "ready": ready, "environments": environments,
-    "asked": asked, "checkpoints": checkpoints, "session": session, "remove": remove,
+    "asked": asked, "checkpoints": checkpoints, "session": session, "remove": remove, "states": states,
+    "stop": stop, "clean": clean, "ready": ready, "environments": environments,
 }  # fmt: skip
+# Something follows their request.
+READING: Dict[str, Callable[[Dict[str, Any], frames.Reader], Dict[str, Any]]] = {"submit": submit}
 # These check their request before they return the iterator: once the stream has begun nothing can be refused.
 STREAMING: Dict[str, Callable[[Dict[str, Any]], Iterator[bytes]]] = {"follow": follow}
 CONVERSING: Dict[str, Callable[[Dict[str, Any], frames.Reader, Callable[[bytes], None]], None]] = {
@@ -316,6 +334,8 @@ def main(argv: List[str]) -> int:
             opened = True
             _widen()
             CONVERSING[verb](request, reader, _say)
+        elif verb in READING:
+            _out(nonce, "reply", READING[verb](request, reader))
         elif verb in REPLYING:
             _out(nonce, "reply", REPLYING[verb](request))
         else:

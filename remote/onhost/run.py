@@ -11,7 +11,7 @@ import json
 import os
 import re
 import time
-from typing import Any, Dict, Iterator, List, Optional
+from typing import Any, Dict, Optional
 
 from . import process
 from .atomic import read_json, read_object, write_json
@@ -21,6 +21,10 @@ from .states import FINAL
 PROTOCOL = 2
 RUN_ID = re.compile(r"[a-z0-9][a-z0-9-]{0,47}-[a-z2-7]{8}\Z")
 START_GRACE_S = 30
+RUN_VARIABLE = "LAUNCH_RUN"
+"""Variable that every process of a run has, with the run's id: by it they are found, wherever they went."""
+TAIL_BYTES = 64 * 1024
+STATE_EVENT = b'"type": "state"'
 # What every event has; a line without them is not one.
 EVENT_FIELDS = (("seq", int), ("type", str), ("time", (int, float)))
 
@@ -68,24 +72,34 @@ class Run:
         who = _read(self.path("supervisor.json"))
         return who if isinstance(who, dict) else None
 
-    def events(self) -> List[Dict[str, Any]]:
-        """The well-formed events so far."""
+    def last_state(self) -> Optional[Dict[str, Any]]:
+        """The last well-formed event that says a state, None while there is none."""
         try:
             with open(self.path(self.plan()["files"]["events"]), "rb") as file:
-                return list(_parsed(file.read()))
+                content = file.read()
         except FileNotFoundError:
-            return []
+            return None
+        at = len(content)
+        # Hours of steps follow the one that is looked for: only those lines are parsed that look like it.
+        while (at := content.rfind(STATE_EVENT, 0, at)) >= 0:
+            begin, end = content.rfind(b"\n", 0, at) + 1, content.find(b"\n", at)
+            event = _event(content[begin : end if end >= 0 else len(content)])
+            if event is not None and event["type"] == "state" and isinstance(event.get("state"), str):
+                return event
+        return None
 
     def add_event(self, kind: str, **fields: Any) -> None:
-        """Append an event.  Only the supervisor does, and only while no job runs: one writer at a time."""
-        seq = max((event["seq"] for event in self.events()), default=0) + 1
-        record = {"seq": seq, "time": round(time.time(), 3), "type": kind}
-        record.update(fields)
+        """Append an event.  Job and supervisor do this at once, each under the file's lock."""
         with open(self.path(self.plan()["files"]["events"]), "a+b") as file:
+            with contextlib.suppress(OSError):  # a disk without locks
+                fcntl.flock(file, fcntl.LOCK_EX)
+            file.seek(max(0, file.seek(0, os.SEEK_END) - TAIL_BYTES))
+            tail = file.read()
+            record: Dict[str, Any] = {"seq": _last_seq(tail) + 1, "time": round(time.time(), 3)}
+            record.update(clock=round(process.clock(), 3), type=kind, **fields)
             # A job that was killed may have left half a line, which would swallow ours.
-            file.seek(max(0, file.seek(0, os.SEEK_END) - 1))
-            separator = b"" if file.read(1) in (b"", b"\n") else b"\n"
-            file.write(separator + json.dumps(record, ensure_ascii=False).encode("utf-8") + b"\n")
+            separator = b"" if tail[-1:] in (b"", b"\n") else b"\n"
+            file.write(separator + json.dumps(record, ensure_ascii=False).encode("utf-8", "replace") + b"\n")
 
     def finish(self, state: str, reason: str, **fields: Any) -> Dict[str, Any]:
         """Write the result unless there is one; whichever it is.  Safe against a second finder at the same moment."""
@@ -103,28 +117,40 @@ class Run:
         """`state`, `reason`, `age_s` (seconds in that state) and what else a list of runs shows."""
         plan, result = self.plan(), self.result()
         row = {"run_id": self.run_id, "name": plan["name"], "submitted_at": plan["submitted_at"]}
-        states = [event for event in self.events() if event["type"] == "state" and isinstance(event.get("state"), str)]
-        since = states[-1]["time"] if states else plan["submitted_at"]
+        said = self.last_state()
         if result is None:
-            result = self._verdict_of_absence(plan, states)
+            result = self._verdict_of_absence(plan, said)
         row["state"], row["reason"] = result["state"], result.get("reason", "")
+        # Ages are this machine's business: the laptop's clock may be hours off, and this one's may be set meanwhile.
+        row["run_age_s"] = _age_s(plan, plan["submitted_at"], plan.get("submitted_clock"))
         if row["state"] in FINAL:
-            since = result.get("finished_at", since)
-        # Ages are this machine's business: the laptop's clock may be hours off.
-        row["age_s"], row["run_age_s"] = time.time() - since, time.time() - plan["submitted_at"]
+            row["age_s"] = max(0.0, time.time() - result.get("finished_at", plan["submitted_at"]))
+        elif said is not None:
+            row["age_s"] = _age_s(plan, said["time"], said.get("clock"))
+        else:
+            row["age_s"] = row["run_age_s"]
+        if row["state"] not in FINAL and row["state"] != "lost":
+            row["beat_age_s"] = self._beat_age_s()
         return row
 
-    def _verdict_of_absence(self, plan: Dict[str, Any], states: List[Dict[str, Any]]) -> Dict[str, Any]:
+    def _beat_age_s(self) -> Optional[float]:
+        try:
+            with open(self.path(self.plan()["files"]["heartbeat"]), encoding="ascii") as file:
+                return max(0.0, process.clock() - float(file.read().split()[1]))
+        except (OSError, ValueError, IndexError):
+            return None
+
+    def _verdict_of_absence(self, plan: Dict[str, Any], said: Optional[Dict[str, Any]]) -> Dict[str, Any]:
         """What the absence of a result means."""
         supervisor = self.supervisor()
         if plan["boot"] != process.boot_marker():
             return {"state": "lost", "reason": "the machine restarted; nothing of the run is left running"}
         if supervisor is None:
-            if time.time() - plan["submitted_at"] < START_GRACE_S:
+            if _age_s(plan, plan["submitted_at"], plan.get("submitted_clock")) < START_GRACE_S:
                 return {"state": "queued"}
             return self.finish("failed", "the supervisor never started")
         if process.is_alive(supervisor):
-            return {"state": states[-1]["state"] if states else "queued"}
+            return {"state": said["state"] if said else "queued"}
         result = self.finish("failed", "supervisor killed")
         self.end_orphans()
         return result
@@ -143,11 +169,24 @@ def _read(path: str) -> Any:
         return None
 
 
-def _parsed(content: bytes) -> Iterator[Dict[str, Any]]:
-    for line in content.split(b"\n"):
-        try:
-            event = json.loads(line)
-        except (ValueError, RecursionError):
-            continue
-        if isinstance(event, dict) and all(isinstance(event.get(name), kind) for name, kind in EVENT_FIELDS):
-            yield event
+def _age_s(plan: Dict[str, Any], then: float, then_clock: Any) -> float:
+    """Seconds since `then`; by the clock that nobody sets, for as long as the machine has not restarted."""
+    if isinstance(then_clock, (int, float)) and plan["boot"] == process.boot_marker():
+        return max(0.0, process.clock() - then_clock)
+    return max(0.0, time.time() - then)
+
+
+def _last_seq(tail: bytes) -> int:
+    events = (_event(line) for line in tail.split(b"\n"))
+    return max((event["seq"] for event in events if event is not None), default=0)
+
+
+def _event(line: bytes) -> Optional[Dict[str, Any]]:
+    """The event that a line is, None where it is none."""
+    try:
+        event = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    if isinstance(event, dict) and all(isinstance(event.get(name), kind) for name, kind in EVENT_FIELDS):
+        return event
+    return None
