@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 
 from jobs import safetensors_file
 from jobs.data import Split, Splits
+from jobs.run_directory import BASELINES
 
-FILE = "baselines.safetensors"
+FILE = BASELINES
 """In the artifacts folder: tensors `<model>.<split>`, (N, C) float32; models as in `predictions.MODEL_TITLES`."""
 
 MOST_ROWS = 200_000

@@ -138,6 +138,20 @@ def made_of(run: RunDirectory, submission: Submission) -> Check:
     return Check("provenance", "pass", "spec, data and code are as submitted; of the base only the name was known")
 
 
+def hosts_word(check: Check) -> Check:
+    """The same, where what was asked for is known from the run's host alone: agreeing with itself proves little."""
+    if check.status != "pass":
+        return check
+    return Check(
+        check.id,
+        "warn",
+        f"the host agrees with itself ({check.detail}), but what was asked for is known from the host alone",
+        "another laptop submitted it; this one can't tell whether that was trained which was asked for",
+        "launch verify on the laptop that submitted it",
+        required=False,
+    )
+
+
 def host_verdict(run: RunDirectory) -> Check:
     """The host's word, which a hostile host may have made up; the level says whose word it is."""
     try:

@@ -15,6 +15,7 @@ PROTOCOL = 2
 
 _BASE32 = "abcdefghijklmnopqrstuvwxyz234567"
 RUN_ID = re.compile(r"[a-z0-9][a-z0-9-]{0,47}-[a-z2-7]{8}\Z")
+BASELINES = "baselines.safetensors"
 REJECTED = ".rejected"
 """At home, of the folder of an adapter that was not taken for a success: nothing there may be called one later."""
 
@@ -106,6 +107,11 @@ class RunDirectory:
         return self.probes / "probes.json"
 
     @property
+    def baselines(self) -> Path:
+        """What the adapter has to beat, on validation and test: worked out before the first step."""
+        return self.artifacts / BASELINES
+
+    @property
     def training(self) -> Path:
         """Figures of the training: rows, steps, losses, versions, fingerprint before the first step."""
         return self.artifacts / "training.json"
@@ -137,6 +143,11 @@ class RunDirectory:
     def crash(self) -> Path:
         """What was measured when the run ended badly; only of such a run."""
         return self.root / "crash.json"
+
+    @property
+    def adopted(self) -> Path:
+        """Only at home: there where the run was submitted elsewhere, so that even spec.json is its host's word."""
+        return self.root / "adopted"
 
     # Only at home: what this machine found out by itself, kept apart from what the host said.
     @property

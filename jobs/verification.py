@@ -34,16 +34,20 @@ def verify(
     this_process_is_fresh: bool = False,
     held_out: HeldOut | None = None,
     python: str = sys.executable,
+    adopted: bool = False,
 ) -> Verdict:
     """The verdict on a run's adapter, on its host or at home.
 
     With a base the stored probes are reproduced in a fresh process: a new one of `python`, unless the caller says that
     this one has nothing of the training's memory (it then saves ten seconds of imports, and can compare the scores of
     `held_out`, too).  At home without one, the host's own verdict stands for it, and the level says so.  What was asked
-    is `submission`, as the caller itself knows it, and `base` what is known of a base that is not here.
+    is `submission`, as the caller itself knows it, unless the run is `adopted`: then it is its host's word.  `base` is
+    what is known of a base that is not here.
     """
     checks = [run_checks.listed(run, where)] if where == "host" else vouched_for(run, submission)
     checks += _of_what_is_here(run, base_folder or base, submission)
+    if adopted:
+        checks = [run_checks.hosts_word(check) if check.id == "provenance" else check for check in checks]
     if static_only:
         return Verdict(STATIC, (*checks, _not_reproduced("static checks only were asked for")))
     if where == "home" and any(check.id == "classifier" and check.status == "fail" for check in checks):

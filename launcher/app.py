@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from remote.ssh.questions import Questions
 
 PASSWORD_VARIABLE = "LAUNCH_PASSWORD"
+QUIET_CONNECT_S = 6.0
 
 
 class App:
@@ -112,7 +113,7 @@ class App:
 
             return LocalHost()
         from remote.ssh import address as addresses
-        from remote.ssh.host import RETRY_S, SshHost
+        from remote.ssh.host import CONNECT_TIMEOUT_S, RETRY_S, SshHost
         from remote.ssh.questions import Questions as Nobody
 
         address = addresses.parse(saved.login)
@@ -127,10 +128,16 @@ class App:
             replace_key=replace_key,
             keys_only=keys_only,
             retry_s=() if quiet else RETRY_S,
+            connect_timeout_s=QUIET_CONNECT_S if quiet else CONNECT_TIMEOUT_S,
         )
 
     def close(self) -> None:
-        """Close every connection."""
-        for agent in self._agents.values():
-            agent.host.close()
+        """Close every connection; all at once, for one that is only being made takes a second."""
+        import threading
+
+        closing = [threading.Thread(target=agent.host.close, daemon=True) for agent in self._agents.values()]
+        for thread in closing:
+            thread.start()
+        for thread in closing:
+            thread.join()
         self._agents.clear()

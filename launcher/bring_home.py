@@ -90,6 +90,12 @@ def bring_home(
     Raises NotFinished, VerificationFailed when a byte differs from the manifest or the adapter is not to be used, the
     latter with everything in place, BrokenRun when the host breaks the protocol.
     """
+    if record.superseded_by and not force:
+        raise LaunchError(
+            f"{record.run_id} was taken over by {record.superseded_by}, which is the one to bring home",
+            hint=f"launch pull {record.superseded_by} (or add --force)",
+            code="run_superseded",
+        )
     state = _finished_state(record, agent, ledger)
     if rejected.by_host(state) and not force:
         include = (RunDirectory(Path()).host_verification.name,)
@@ -106,7 +112,7 @@ def bring_home(
         if _same(part, home):
             pulled = _pulled(state, home, fetched.size_bytes, already=True)
         else:
-            atomic.write_json(part.spec, record.submission.to_json())
+            _as_asked(record, part)
             _put_in_place(part, home, whole=not include)
             pulled = _pulled(state, home, fetched.size_bytes, include=include)
     if not include:
@@ -129,11 +135,18 @@ def _refused(
     place = rejection.place(home, forced=forced)
     if not rejection.by_host and not forced:
         shutil.rmtree(part.artifacts, ignore_errors=True)
-    atomic.write_json(part.spec, record.submission.to_json())
+    _as_asked(record, part)
     _put_in_place(part, place, whole=forced and not include)
     if place == home:
         ledger.note_pulled(record.run_id, home.root)
     return rejection.error(place.root, forced=forced)
+
+
+def _as_asked(record: Record, part: RunDirectory) -> None:
+    """Put this laptop's own memory of what was asked for beside what came, or a mark where it has none of its own."""
+    atomic.write_json(part.spec, record.submission.to_json())
+    if record.adopted:
+        part.adopted.touch()
 
 
 @contextlib.contextmanager
@@ -337,11 +350,9 @@ def _put_in_place(part: RunDirectory, home: RunDirectory, *, whole: bool) -> Non
                 final = home.artifacts / path.relative_to(part.artifacts)
                 final.parent.mkdir(parents=True, exist_ok=True)
                 path.replace(final)
-    logs = [path.name for path in part.logs]
-    names = (part.spec.name, *logs, part.events.name, part.crash.name, part.manifest.name, part.result.name)
-    for name in names:
-        if (part.root / name).exists():
-            (part.root / name).replace(home.root / name)
+    for path in (part.spec, part.adopted, *part.logs, part.events, part.crash, part.manifest, part.result):
+        if path.exists():
+            path.replace(home.root / path.name)
 
 
 def _pulled(

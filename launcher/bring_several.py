@@ -56,9 +56,9 @@ def chosen(ledger: Ledger, names: Sequence[str], *, every: bool) -> list[Record]
     """
     records = {record.run_id: record for record in map(ledger.find, names)}
     if every:
-        for record in reversed(ledger.all()):
-            if not record.pulled_to and record.state not in ("gone", "lost"):
-                records.setdefault(record.run_id, record)
+        for line in reversed(ledger.lines()):
+            if not line.pulled_to and line.state not in ("gone", "lost") and line.run_id not in records:
+                records[line.run_id] = ledger.find(line.run_id)
     return list(records.values())
 
 
@@ -75,6 +75,9 @@ def bring_several(
     pulled: list[Pulled] = []
     failed: dict[str, LaunchError | JobError | RemoteError] = {}
     for record in records:
+        if record.superseded_by and not force:
+            observer(Note(f"{record.run_id} stays where it is: {record.superseded_by} took over"))
+            continue
         try:
             agent = app.agent(record.host)
             pulled.append(bring_home(record, agent, app.ledger, target, observer, include=include, force=force))

@@ -113,7 +113,7 @@ def clean_host(app: App, name: str, *, everything: bool, force: bool, dry_run: b
     """
     agent, saved = app.agent(name), app.hosts.find(name)
     there = {state.run_id for state in runs.states(agent)}
-    at_home = {record.run_id for record in app.ledger.all() if record.pulled_to and _is_home(Path(record.pulled_to))}
+    at_home = {record.run_id for record in app.ledger.lines() if record.pulled_to and _is_home(Path(record.pulled_to))}
     # Only of runs that the host names itself: it learns nothing about those of other hosts.
     asked = Asked(everything, force, pulled=tuple(sorted(there & at_home)))
     if everything and saved.name != LOCAL:

@@ -12,6 +12,8 @@ import click
 from launcher import __version__
 from launcher.app import App
 from launcher.commands import (
+    adopt,
+    attach,
     check,
     clean,
     demo,
@@ -27,6 +29,9 @@ from launcher.commands import (
     ps,
     publish,
     pull,
+    resume,
+    retry,
+    rm,
     shell,
     stop,
     sync,
@@ -72,8 +77,8 @@ def _first_line() -> str:
 
 
 for _module in (
-    demo, host, check, prepare, train, ps, logs, wait, stop, fuse, pull, verify, evaluate, merge, publish, sync, exec,
-    shell, tunnel, env, clean, doctor,
+    demo, host, check, prepare, train, ps, logs, attach, wait, stop, resume, retry, adopt, fuse, pull, verify, evaluate,
+    merge, publish, rm, sync, exec, shell, tunnel, env, clean, doctor,
 ):  # fmt: skip
     launch.add_command(_module.command)
 

@@ -102,19 +102,26 @@ def test_file(submission: Submission, sources: Mapping[str, str], cache: Path) -
     """
     if submission.protocol == 1:
         return _first_protocol_test_file(submission, sources, cache)
-    entry = submission.inputs["test"]
+    return sent_file(submission, "test", sources, cache)
+
+
+def sent_file(submission: Submission, name: str, sources: Mapping[str, str], cache: Path) -> Path | None:
+    """The same for the input of that name, in the form in which it was sent."""
+    entry = submission.inputs[name]
+    if submission.protocol == 1:
+        return unchanged(sources.get(name), entry)
     if sent := unchanged(str(_place(cache / FOLDER, entry.sha256)), entry):
         return sent
     spec = submission.spec
     named = {name: path for name, path in sources.items() if name in FILES}
     try:
-        if "test" in named:
-            rows = table.read(Path(named["test"]), spec.text_column, spec.label_column)
+        if name in named and (name != "train" or named.keys() >= set(SPLITS)):
+            rows = table.read(Path(named[name]), spec.text_column, spec.label_column)
         elif named:
-            rows = read(replace(spec, data=DataFiles(**named)), Path()).tables["test"]
+            rows = read(replace(spec, data=DataFiles(**named)), Path()).tables[name]
         else:
             return None
-    except DataError:
+    except (DataError, KeyError):
         return None
     return unchanged(str(_written(rows, cache / FOLDER)), entry)
 

@@ -88,7 +88,7 @@ def _guarded(what: str, look: Callable[[], Check]) -> Check:
 
 
 def _settings(app: App) -> Check:
-    counts = {"hosts": len(app.hosts.all()), "runs": len(app.ledger.all()), "profiles": len(app.profiles.all())}
+    counts = {"hosts": len(app.hosts.all()), "runs": len(app.ledger.lines()), "profiles": len(app.profiles.all())}
     shown = ", ".join(f"{what}: {count}" for what, count in counts.items())
     return Check("here", "settings", OK, f"{shown}; {app.settings.data}")
 

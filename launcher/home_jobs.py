@@ -27,12 +27,16 @@ from remote.local_host import LocalHost
 
 @dataclass(frozen=True)
 class HomeRun:
-    """A run that lies on this machine, the base where it is proven by its hash, and this machine's paths behind it."""
+    """A run that lies on this machine, the base where it is proven by its hash, and this machine's paths behind it.
+
+    Of an `adopted` run what was asked for, the base's hashes included, is its host's word.
+    """
 
     run: RunDirectory
     submission: Submission
     base: Path | None
     sources: Mapping[str, str]
+    adopted: bool = False
 
 
 def find(argument: str | None, ledger: Ledger, *, base: Path | None = None) -> HomeRun:
@@ -44,7 +48,7 @@ def find(argument: str | None, ledger: Ledger, *, base: Path | None = None) -> H
     folder = Path(argument) if argument is not None else None
     if folder is not None and RunDirectory(folder).result.is_file():
         run = RunDirectory(folder.absolute())
-        record = next((known for known in ledger.all() if known.run_id == run.run_id), None)
+        record = ledger.get(run.run_id)
     else:
         try:
             record = ledger.find(argument)
@@ -67,6 +71,7 @@ def find(argument: str | None, ledger: Ledger, *, base: Path | None = None) -> H
         submission=submission,
         base=base or _own_base(submission, sources) or (model.cached() if model else None),
         sources=sources,
+        adopted=record.adopted if record else run.adopted.exists(),
     )
 
 
@@ -105,6 +110,7 @@ def verify(
         submission=home.submission,
         static_only=static,
         python=python,
+        adopted=home.adopted,
     )
     if any(check.id == "loads" and check.status == "not_checked" for check in verdict.checks):
         home_python.forget(workspace, _trained_with(home.run))  # that Python worked once

@@ -43,7 +43,7 @@ def shown(app: App, saved: SavedHost) -> dict[str, Any]:
     if saved.profile:
         profile = app.profiles.named(saved.profile)
         data["profile_title"], data["keeps"], data["billing"] = profile.title, profile.keeps, profile.billing
-    data["runs"] = [record.run_id for record in app.ledger.all() if record.host == saved.name]
+    data["runs"] = [record.run_id for record in app.ledger.lines() if record.host == saved.name]
     return data
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -50,6 +52,40 @@ class Output:
             print(json.dumps({"ok": True, "data": data}, ensure_ascii=True), flush=True)
         else:
             render(self._console(stderr=False))
+
+    def show_text(self, data: Any, lines: Callable[[int | None], Sequence[str]]) -> None:
+        """The command's result, as `show`; `lines` for a terminal of that many columns, None for a pipe."""
+        self.close()
+        if self.as_json:
+            self.show(data, lambda console: None)
+            return
+        width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+        # Not through a console: a thousand lines would take it a second.
+        sys.stdout.write("".join(f"{line}\n" for line in lines(width)))
+        sys.stdout.flush()
+
+    @contextlib.contextmanager
+    def changing_text(self, lines: Callable[[Any, int | None], Sequence[str]]) -> Iterator[Callable[[Any], None]]:
+        """What shows `lines` of a value on a terminal, in place of those of the one before; nothing is left of it."""
+        if self.as_json or not sys.stdout.isatty():
+            yield lambda value: None
+            return
+        from rich.live import Live
+        from rich.text import Text
+
+        console = self._console(stderr=False)
+        with contextlib.ExitStack() as stack:
+            started: list[Live] = []  # not before there is something to show: not even the cursor is touched
+
+            def show(value: Any) -> None:
+                if not started:
+                    live = Live(console=console, auto_refresh=False, transient=True, redirect_stdout=False)
+                    started.append(stack.enter_context(live))
+                shown = lines(value, console.width)
+                cut = shown[: console.height - 1] if len(shown) >= console.height else shown
+                started[0].update(Text("\n".join(cut), no_wrap=True, overflow="crop"), refresh=True)
+
+            yield show
 
     def error(self, code: str, message: str, hint: str, data: Any = None) -> None:
         """The command's failure, and what it found out nevertheless."""

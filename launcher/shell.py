@@ -10,7 +10,7 @@ import os
 import shutil
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from launcher.errors import LaunchError
@@ -22,21 +22,26 @@ if TYPE_CHECKING:
 CHUNK_BYTES = 64 * 1024
 
 
-def run(host: SshHost) -> int | None:
-    """Exit status of the shell, None where the connection broke before its end was known.
+def run(host: SshHost, argv: Sequence[str] = ()) -> int | None:
+    """Exit status of the shell, or of a command, None where the connection broke before its end was known.
 
     Raises LaunchError without a terminal, and what connecting raises.
     """
-    if not (sys.stdin.isatty() and sys.stdout.isatty()):
-        raise LaunchError("a shell needs a terminal", code="usage", hint=f"launch exec {host.name} -- COMMAND")
+    require_terminal(f"launch exec {host.name} -- COMMAND")
     columns, rows = shutil.get_terminal_size()
-    channel = host.shell(os.environ.get("TERM") or "xterm-256color", columns, rows)
+    channel = host.shell(os.environ.get("TERM") or "xterm-256color", columns, rows, argv)
     with contextlib.closing(channel), _raw_terminal(channel):
         showing = threading.Thread(target=_show, args=(channel,), daemon=True)
         showing.start()
         _type(channel, showing)
         showing.join(1)
         return channel.recv_exit_status() if channel.exit_status_ready() else None
+
+
+def require_terminal(instead: str) -> None:
+    """Raise LaunchError unless somebody sits here; `instead` is what to type then."""
+    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+        raise LaunchError("this needs a terminal", code="usage", hint=instead)
 
 
 def _show(channel: paramiko.Channel) -> None:

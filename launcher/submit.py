@@ -104,8 +104,8 @@ def plan(spec: Spec, folder: Path, cache: Path, *, only_prepare: bool = False, p
     base = base or (_cached(spec) if push_model else None)
     files = [(f"inputs/{name}.jsonl", path) for name, path in dataset.write(data.tables, cache).items()]
     files += [(f"inputs/base/{path.name}", path) for path in _base_files(base)]
-    files += list(_code_files())
-    hashed = tuple((path, _hashed(source)) for path, source in files)
+    files += list(code_files())
+    hashed = tuple((path, local_file(source)) for path, source in files)
     entries = {path: manifest.Entry(path, file.size_bytes, file.sha256) for path, file in hashed}
     submission = Submission(
         run_id=new_run_id(f"prepare-{spec.name}" if only_prepare else spec.name),
@@ -301,13 +301,14 @@ def _base_files(base: Path | None) -> list[Path]:
     return found
 
 
-def _code_files() -> Iterator[tuple[str, Path]]:
-    """The `jobs` package as it stands here, so that the host runs exactly this version."""
+def code_files() -> Iterator[tuple[str, Path]]:
+    """The `jobs` package as it stands here, by its place in a run, so that the host runs exactly this version."""
     with resources.as_file(resources.files("jobs")) as package:
         for path in sorted(package.glob("*.py")):
             yield f"code/jobs/{path.name}", path
 
 
-def _hashed(path: Path) -> store.LocalFile:
+def local_file(path: Path) -> store.LocalFile:
+    """A file and what is in it now."""
     # Always hashed anew: these are the files the whole run rests on.
     return store.LocalFile(path, manifest.sha256_of(path), path.stat().st_size)

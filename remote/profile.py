@@ -22,6 +22,7 @@ from remote.facts import Facts
 PLAIN = "plain"
 CACHE = "~/.cache"
 MOST_CHARACTERS = 1000
+MOST_DAYS = 3650
 
 
 class BadProfile(RemoteError):
@@ -102,7 +103,8 @@ class Poweroff:
 class Profile:
     """A kind of machine.  `workspaces` in order of preference; `ids` are variables that hold the provider's id.
 
-    `network_hook` is a file to source for access to the world, per command.  `keeps` and `billing` are for people.
+    `network_hook` is a file to source for access to the world, per command.  `keeps` and `billing` are for people; with
+    `kept_days` its data are deleted that many days after a power-off.
     With `refusal` such a machine can't be worked with, and `hint` says what to do instead.
     """
 
@@ -119,6 +121,7 @@ class Profile:
     poweroff: Poweroff = Poweroff()
     keeps: str = ""
     billing: str = ""
+    kept_days: int = 0
     refusal: str = ""
     hint: str = ""
 
@@ -278,6 +281,10 @@ class _Reader:
             return value if isinstance(value, bool) else self._wrong(where, "neither true nor false")
         if kind == "str":
             return self._text(where, key, value)
+        if kind == "int":
+            if type(value) is int and 0 <= value <= MOST_DAYS:
+                return value
+            return self._wrong(where, f"not a whole number from 0 to {MOST_DAYS}")
         if kind == "Evidence":
             return Evidence(**self._table(where, value, Evidence))
         if kind == "Poweroff":

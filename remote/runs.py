@@ -20,7 +20,12 @@ SILENCE_S = 30.0
 # The host may wait for a clean-up, install tmux and start the supervisor before it answers.
 SUBMIT_TIMEOUT_S = 120
 MOST_CHARACTERS = 300
-STATES = ("queued", "preparing", "running", "verifying", "evaluating", *FINAL, "lost", "gone")
+# The grace for a job, what the supervisor takes beyond it, the search for what is left, and the GPUs' memory.
+STOP_TIMEOUT_S = 90
+REMOVE_TIMEOUT_S = 600
+CHECKPOINTS = "checkpoints"
+# `unknown` where the run's folder can't be read there, or a newer launch made it.
+STATES = ("unknown", "queued", "preparing", "running", "verifying", "evaluating", *FINAL, "lost", "gone")
 
 
 @dataclass(frozen=True)
@@ -55,6 +60,58 @@ class Crash:
 
     measured: dict[str, Any]
     log_tail: str
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a run can go on from: the state after `step` steps, in the folder `path` below the run's own."""
+
+    step: int
+    path: str
+    age_s: float
+    size_bytes: int
+
+
+@dataclass(frozen=True)
+class Presence:
+    """Who uses a host: ids of `live` runs, people that are logged in, processes on its GPUs, and how long it is on.
+
+    None for what can't be seen there; the GPUs are not looked at where runs or logins tell enough.
+    """
+
+    live: tuple[str, ...]
+    logins: int | None
+    gpu_pids: tuple[int, ...] | None
+    uptime_s: float | None
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nobody uses it, as far as can be seen."""
+        return not self.live and self.logins == 0 and not self.gpu_pids
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A run as its host describes it to whoever takes it over; `document` is untrusted."""
+
+    state: State
+    document: str
+    attempt: int = 1
+    resumes: str = ""
+    only_prepares: bool = False
+
+
+@dataclass(frozen=True)
+class Stopped(State):
+    """A run after it was stopped, with its newest checkpoint.
+
+    `left` are pids of its processes that are still there, None where the host can't tell; `gpu_left` those that still
+    hold memory of a GPU.  Both empty: proof that nothing is left.
+    """
+
+    left: tuple[int, ...] | None = ()
+    gpu_left: tuple[int, ...] = ()
+    checkpoint: Checkpoint | None = None
 
 
 @dataclass(frozen=True)
@@ -116,15 +173,19 @@ def submit(
     *,
     links: Sequence[dict[str, str]],
     documents: dict[str, Any],
+    from_run: dict[str, Any] | None = None,
     secrets: Mapping[str, str] | None = None,
 ) -> Started:
     """Claim a run directory and start its supervisor.  `links` are {path, sha256} of objects in the store.
 
+    With `from_run`, {"run_id", "paths"}, these files and folders of an earlier run there lie in the new one, too.
     `secrets` are variables for the run's processes; they reach the supervisor's memory and no lasting file.
 
     Where a host lacks tmux it is installed first, if that can be done soon; never on this machine.
     """
     request = {"plan": plan, "links": list(links), "documents": documents, "may_install": not agent.host.is_local}
+    if from_run is not None:
+        request["from_run"] = from_run
     words = [f"{name}={value}".encode("utf-8", "surrogateescape") for name, value in (secrets or {}).items()]
     follows = b"\0".join(words)
     reply = agent.call("submit", request | {"secret_bytes": len(follows)}, timeout_s=SUBMIT_TIMEOUT_S, follows=follows)
@@ -134,16 +195,73 @@ def submit(
 
 def states(agent: Agent, run_ids: Sequence[str] | None = None) -> list[State]:
     """The states of the named runs, or of every run of the workspace."""
-    reply = agent.call("states", {"run_ids": list(run_ids) if run_ids is not None else None})
-    rows = reply.get("runs")
+    return _states(agent, agent.call("states", {"run_ids": list(run_ids) if run_ids is not None else None}))
+
+
+def look(agent: Agent, run_ids: Sequence[str] | None, *, timeout_s: float = 60) -> tuple[list[State], Presence]:
+    """As `states`, and in the same answer who else uses the host."""
+    asked = list(run_ids) if run_ids is not None else None
+    reply = agent.call("states", {"run_ids": asked, "host": True}, timeout_s=timeout_s)
+    return _states(agent, reply), _presence(reply.get("host"))
+
+
+def asked(agent: Agent, run_id: str, document: str) -> Asked:
+    """What a run was asked to do.  Raises NotFound where there is no such run."""
+    reply = agent.call("asked", {"run_id": run_id, "document": document})
+    text, plan = reply.get("document"), reply.get("plan")
+    if not isinstance(text, str) or not isinstance(plan, dict):
+        raise BadReply(f"{agent.host.name}: what it says about {run_id} has the wrong shape")
+    attempt = plan.get("attempt")
+    return Asked(
+        state=_state(reply.get("run")),
+        document=text,
+        attempt=attempt if type(attempt) is int and 0 < attempt < 1000 else 1,
+        resumes=_text(plan.get("resumes")),
+        only_prepares=plan.get("only_prepares") is True,
+    )
+
+
+def checkpoints(agent: Agent, run_id: str) -> tuple[State, str, list[Checkpoint]]:
+    """How a run stands, where its folder lies on its host, and its checkpoints, newest first."""
+    reply = agent.call("checkpoints", {"run_id": run_id})
+    rows = reply.get("checkpoints")
     if not isinstance(rows, list):
-        raise BadReply(f"{agent.host.name}: the list of runs has the wrong shape")
-    return [_state(row) for row in rows]
+        raise BadReply(f"{agent.host.name}: the list of checkpoints has the wrong shape")
+    found = sorted(map(_checkpoint, rows), key=lambda one: one.step, reverse=True)
+    return _state(reply.get("run")), _text(reply.get("root")), found
 
 
-def stop(agent: Agent, run_id: str) -> State:
-    """End a run; its state afterwards."""
-    return _state(agent.call("stop", {"run_id": run_id}, timeout_s=60).get("run"))
+def session(agent: Agent, run_id: str) -> tuple[State, list[str]]:
+    """How a run stands, and the command that attaches to its tmux session; empty where there is none."""
+    reply = agent.call("session", {"run_id": run_id})
+    argv = reply.get("argv")
+    if not isinstance(argv, list) or not all(isinstance(word, str) for word in argv):
+        raise BadReply(f"{agent.host.name}: what it says about the session has the wrong shape")
+    return _state(reply.get("run")), argv
+
+
+def remove(agent: Agent, run_id: str, *, pulled: bool, force: bool, wait_s: float = 10) -> tuple[bool, list[str]]:
+    """Take a run away from its host: whether it was there, and what of it could not be removed.
+
+    Raises RemoteError for a run that is not over (run_live), and for one that succeeded and is neither `pulled` nor
+    forced to go (run_not_pulled).
+    """
+    request = {"run_id": run_id, "pulled": pulled, "force": force, "wait_s": wait_s}
+    reply = agent.call("remove", request, timeout_s=REMOVE_TIMEOUT_S)
+    errors = reply.get("errors")
+    if not isinstance(errors, list) or not isinstance(reply.get("was_there"), bool):
+        raise BadReply(f"{agent.host.name}: what it says about removing has the wrong shape")
+    return reply["was_there"], [_text(error) for error in errors]
+
+
+def stop(agent: Agent, run_id: str) -> Stopped:
+    """End a run: its state afterwards, and what is left of it.  The host goes on with it even if nobody waits."""
+    reply = agent.call("stop", {"run_id": run_id}, timeout_s=STOP_TIMEOUT_S)
+    state, left, gpu_left = _state(reply.get("run")), reply.get("left"), reply.get("gpu_left")
+    newest = None if reply.get("checkpoint") is None else _checkpoint(reply["checkpoint"])
+    return Stopped(
+        **vars(state), left=None if left is None else _pids(left), gpu_left=_pids(gpu_left), checkpoint=newest
+    )
 
 
 def fuse(agent: Agent, run_id: str, *, off: bool = False) -> State:
@@ -229,6 +347,45 @@ def _event(line: str) -> dict[str, Any]:
     except (ValueError, RecursionError):
         return {}
     return event if isinstance(event, dict) else {}
+
+
+def _states(agent: Agent, reply: dict[str, Any]) -> list[State]:
+    rows = reply.get("runs")
+    if not isinstance(rows, list):
+        raise BadReply(f"{agent.host.name}: the list of runs has the wrong shape")
+    return [_state(row) for row in rows]
+
+
+def _presence(row: Any) -> Presence:
+    try:
+        live, logins, gpus, uptime_s = row["live"], row["logins"], row["gpu_pids"], row["uptime_s"]
+        return Presence(
+            live=tuple(_text(run_id) for run_id in live),
+            logins=None if logins is None else int(logins),
+            gpu_pids=None if gpus is None else _pids(gpus),
+            uptime_s=_seconds(uptime_s),
+        )
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        raise BadReply("what the host says about its use has the wrong shape") from error
+
+
+def _pids(value: Any) -> tuple[int, ...]:
+    if not isinstance(value, list) or not all(type(pid) is int for pid in value):
+        raise BadReply("the list of processes has the wrong shape")
+    return tuple(value)
+
+
+def _checkpoint(row: Any) -> Checkpoint:
+    try:
+        step, path, age_s, size_bytes = row["step"], row["path"], float(row["age_s"]), row["size_bytes"]
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        raise BadReply("the description of a checkpoint has the wrong shape") from error
+    if not (type(step) is int and type(size_bytes) is int and 0 <= step < 10**12 and 0 <= size_bytes < 1 << 62):
+        raise BadReply("the numbers of a checkpoint have the wrong shape")
+    # The path is opened below the run's folder, on the host and here.
+    if path != f"{CHECKPOINTS}/step-{step:08d}":
+        raise BadReply("the description of a checkpoint has the wrong shape")
+    return Checkpoint(step, path, age_s, size_bytes)
 
 
 def _text(value: Any) -> str:

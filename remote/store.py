@@ -75,6 +75,21 @@ def push(agent: Agent, files: Sequence[LocalFile], *, observer: Observer = nobod
     return Sent(len(numbers), found.size_bytes, len(listed) - len(numbers))
 
 
+def lacking(agent: Agent, files: Sequence[LocalFile]) -> set[str]:
+    """The sha256 of those contents that are not in the store; those that are stay there for an hour at least.
+
+    The files need not be on this machine.
+    """
+    listed = list({file.sha256: file for file in files}.values())
+    entries = [tree.Entry(file.sha256, tree.FILE, file.size_bytes, 0, 0o444) for file in listed]
+    with agent.converse("store", {}, timeout_s=HASHING_TIMEOUT_S) as talk:
+        talk.send(tree.pack(entries))
+        missing = talk.message().get("missing")
+        if not isinstance(missing, list):
+            raise BadReply(f"{agent.host.name}: the list of missing files has the wrong shape")
+        return {listed[number].sha256 for number in range(len(listed)) if number in set(missing)}
+
+
 def _entry(file: LocalFile) -> tree.Entry:
     try:
         mtime_ns = file.source.stat().st_mtime_ns

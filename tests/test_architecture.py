@@ -19,6 +19,7 @@ HEAVY = {"torch", "transformers", "peft", "sklearn", "matplotlib", "scipy"}
 # The only modules of `jobs` that the command line may import at once; the others would bring torch along.
 LIGHT_JOBS = {
     "adapter",
+    "checkpoint",
     "checks",
     "spec",
     "run_directory",
@@ -45,7 +46,7 @@ LIGHT_JOBS = {
 }
 SCREEN = ("cli.py", "output.py", "options.py", "follow.py", "overview.py", "terminal.py")
 # A login in this terminal has no result to put into JSON.
-WITHOUT_JSON = {"launch shell"}
+WITHOUT_JSON = {"launch shell", "launch attach"}
 # What the laptop and the host do alike: bytes on their way, and the trees they leave and reach.
 BOTH_SIDES = (
     "frames", "states", "refused", "tree", "transfer", "target", "atomic", "accelerator", "build_lock", "environment",

@@ -99,7 +99,7 @@ def test_a_broken_hosts_file_is_named(cli: Cli) -> None:
 
 def test_stdout_of_a_json_command_is_one_document(cli: Cli) -> None:
     listed = cli("ps", "--json")
-    assert json.loads(listed.stdout) == {"ok": True, "data": {"runs": []}}
+    assert json.loads(listed.stdout) == {"ok": True, "data": {"runs": [], "notes": []}}
     assert listed.stderr == ""
 
 

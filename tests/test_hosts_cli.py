@@ -397,7 +397,7 @@ def test_a_box_that_moved_is_followed_and_its_runs_with_it(laptop: Cli, box: Box
     assert moved.status == 0, moved
     assert moved.data["hostname"] == box.hostname
     assert laptop("host", "probe", "box", "--json").status == 0
-    assert laptop("ps", "--host", "box", "--json").data == {"runs": []}
+    assert laptop("ps", "--host", "box", "--json").data["runs"] == []
 
 
 def test_rebinding_offers_no_password_to_another_box(laptop: Cli, box: Box) -> None:

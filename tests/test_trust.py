@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -216,6 +217,22 @@ def comes_home_rejected(run: RunDirectory, folder: Path, *expected: str) -> None
     entries = manifest.parse(laptop.home.rejected.manifest.read_text("utf-8"))
     assert manifest.problems(laptop.home.rejected.artifacts, entries) == []
     assert not laptop.home.adapter.exists()
+
+
+def test_of_an_adopted_run_the_verdict_says_whose_word_it_is(finished: RunDirectory, tmp_path: Path) -> None:
+    laptop = Laptop(tmp_path, finished)
+    laptop.ledger.forget(laptop.record.run_id)
+    laptop.record = replace(laptop.record, adopted=True)
+    laptop.ledger.add(laptop.record)
+    laptop.pull()
+    # Also for a laptop that only has the folder.
+    for ledger in (laptop.ledger, Ledger(tmp_path / "another.sqlite")):
+        home = home_jobs.find(str(laptop.home.root), ledger)
+        verdict = home_jobs.verify(home, tmp_path / "workspace", ignore, static=True)
+        [provenance] = [check for check in verdict["checks"] if check["id"] == "provenance"]
+        assert (provenance["status"], provenance["required"]) == ("warn", False)
+        assert "known from the host alone" in provenance["detail"]
+        assert verdict["ok"]
 
 
 # -- a fault at every place

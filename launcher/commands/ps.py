@@ -10,18 +10,22 @@ from launcher.output import Output
 
 
 @click.command("ps")
-@click.option("-a", "--all", "every", is_flag=True, help="Also runs that are over and pulled.")
+@click.option("-a", "--all", "every", is_flag=True, help="Also runs that are over and pulled, or taken over.")
 @host_option
 @json_option
 @click.pass_obj
 def command(app: App, every: bool, host: str | None, as_json: bool) -> None:
     """How the runs stand.
 
-    Those of this laptop; with --host every run on that host, whoever started it.
+    Those of this laptop; with --host every run on that host, whoever started it.  All hosts are asked at once, for some
+    seconds at most; what can't be asked is `unknown`, which says nothing about the run.
 
     Example: launch ps --host box
     """
-    from launcher.overview import overview, render
+    from launcher import runs_table
+    from launcher.overview import overview
 
-    rows = overview(app, host=host, every=every)
-    Output(as_json=as_json).show({"runs": [row.to_json() for row in rows]}, lambda console: render(rows, console))
+    output = Output(as_json=as_json)
+    with output.changing_text(runs_table.lines) as show:
+        seen = overview(app, host=host, every=every, observer=show)
+    output.show_text(seen.to_json(), lambda width: [*runs_table.lines(seen, width), *runs_table.notes(seen, width)])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from launcher.app import App
+from launcher.errors import EXIT_DETACHED
 from launcher.options import json_option, yes_option
 from launcher.output import Output
 
@@ -17,15 +18,18 @@ from launcher.output import Output
 def command(app: App, run: str | None, yes: bool, as_json: bool) -> None:
     """End a run on its host.  Without RUN it asks before ending the latest.
 
+    It gets ten seconds to save a checkpoint.  Exit status 1 where a process of it, or its memory on a GPU, is left.
+
     Example: launch stop reviews-k3x7q2mh
     """
-    from launcher.untrusted import clean
-    from remote import runs
+    from launcher.stop import stop
 
     record = app.ledger.find(run)
     if run is None and not yes and not click.confirm(f"Stop {record.run_id} on {record.host}?", err=True):
         raise click.Abort
-    state = runs.stop(app.agent(record.host), record.run_id)
-    app.ledger.note_state(record.run_id, state.state, state.reason)
-    data = {"run_id": record.run_id, "state": state.state, "reason": clean(state.reason)}
-    Output(as_json=as_json).show(data, lambda console: console.print(f"{record.run_id} {state.state}"))
+    try:
+        ended = stop(app, record)
+    except KeyboardInterrupt:
+        click.echo(f"\nnobody waits any more; {record.host} may still be ending it: launch ps", err=True)
+        raise click.exceptions.Exit(EXIT_DETACHED) from None
+    Output(as_json=as_json).show(ended.to_json(), lambda console: console.print(ended.in_words(), soft_wrap=True))

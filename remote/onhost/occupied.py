@@ -34,7 +34,7 @@ def logins() -> Optional[int]:
     return sum(TERMINAL.match(_read(path)) is not None for path in glob.glob("/proc/[0-9]*/cmdline"))
 
 
-def gpu_pids() -> Optional[List[int]]:
+def gpu_pids(timeout_s: float = TIMEOUT_S) -> Optional[List[int]]:
     """The processes that hold memory of a GPU, None where there is none.
 
     In a container the numbers may be those of the machine around it, and the list may be empty all the same.
@@ -42,7 +42,7 @@ def gpu_pids() -> Optional[List[int]]:
     program = shutil.which("nvidia-smi") or "/usr/bin/nvidia-smi"
     try:
         done = subprocess.run([program, *QUERY], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                              stderr=subprocess.DEVNULL, timeout=TIMEOUT_S, check=False)  # fmt: skip
+                              stderr=subprocess.DEVNULL, timeout=timeout_s, check=False)  # fmt: skip
     except (OSError, subprocess.TimeoutExpired):
         return None
     if done.returncode != 0:

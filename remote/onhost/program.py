@@ -38,6 +38,7 @@ PREPARE_TRIES = 5
 FUSE_OFF_S = 15.0
 LOG_TAIL_BYTES = 32 * 1024
 REQUEST_LIMIT_BYTES = 64 * 1024 * 1024
+DOCUMENT_LIMIT_BYTES = 1024 * 1024
 
 
 def submit(request: Dict[str, Any], reader: frames.Reader) -> Dict[str, Any]:
@@ -79,12 +80,18 @@ def submit(request: Dict[str, Any], reader: frames.Reader) -> Dict[str, Any]:
 def _lay_out(run: Run, request: Dict[str, Any]) -> None:
     from . import process
     from .atomic import write_json
-    from .run import PROTOCOL
+    from .run import PROTOCOL, Run
     from .store import Store
 
     store, plan = Store(request["workspace"]), request["plan"]
     for link in request["links"]:
         store.place(link["sha256"], _inside(run, link["path"]))
+    if request.get("from_run"):
+        from . import checkpoints as those
+
+        before = Run(request["workspace"], request["from_run"]["run_id"])
+        before.plan()
+        those.take_over(before, run, request["from_run"]["paths"])
     for name, document in request["documents"].items():
         write_json(_inside(run, name), document)
     plan.update(protocol=PROTOCOL, submitted_at=time.time(), submitted_clock=process.clock(),
@@ -95,7 +102,7 @@ def _lay_out(run: Run, request: Dict[str, Any]) -> None:
 
 
 def states(request: Dict[str, Any]) -> Dict[str, Any]:
-    """The state of the named runs, or of all in the workspace."""
+    """The state of the named runs, or of all in the workspace; with `host` also who else uses the machine."""
     from . import secret_file
     from .queue import Queue
     from .run import Run
@@ -116,28 +123,80 @@ def states(request: Dict[str, Any]) -> Dict[str, Any]:
             rows.append(row)
         except Refused as refused:
             if request.get("run_ids") is not None:
-                rows.append({"run_id": run_id, "state": "gone", "reason": refused.message})
-    return {"runs": rows}
+                state = "unknown" if refused.code == "protocol_newer" else "gone"
+                rows.append({"run_id": run_id, "state": state, "reason": refused.message})
+        except (KeyError, TypeError, ValueError, OSError) as error:
+            # One that is damaged must not hide the others.
+            reason = f"its folder can't be read ({type(error).__name__}: {error})"
+            rows.append({"run_id": run_id, "state": "unknown", "reason": reason})
+    if not request.get("host"):
+        return {"runs": rows}
+    from . import presence
+
+    return {"runs": rows, "host": presence.look(workspace)}
+
+
+def asked(request: Dict[str, Any]) -> Dict[str, Any]:
+    """What a run was asked to do, as it lies in its folder, and the rest that another laptop needs to take it over."""
+    from .run import Run
+
+    run = Run(request["workspace"], request["run_id"])
+    plan = run.plan()
+    try:
+        descriptor = os.open(run.path(request["document"]), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        with open(descriptor, "rb") as file:
+            document = file.read(DOCUMENT_LIMIT_BYTES + 1)
+    except OSError as error:
+        raise Refused("run_unreadable", f"run {run.run_id}: {request['document']}: {error.strerror}") from error
+    if len(document) > DOCUMENT_LIMIT_BYTES:
+        raise Refused("run_unreadable", f"run {run.run_id}: {request['document']} is too large")
+    kept = {key: plan[key] for key in ("attempt", "resumes", "only_prepares") if key in plan}
+    return {"document": document.decode("utf-8", "replace"), "plan": kept, "run": run.state()}
+
+
+def checkpoints(request: Dict[str, Any]) -> Dict[str, Any]:
+    """The checkpoints of a run, newest first, and where its folder lies."""
+    from . import checkpoints as those
+    from .run import Run
+
+    run = Run(request["workspace"], request["run_id"])
+    run.plan()
+    return {"checkpoints": those.of_run(run), "root": run.root, "run": run.state()}
+
+
+def session(request: Dict[str, Any]) -> Dict[str, Any]:
+    """The tmux session of a run and the argv that attaches to it; no argv where there is none."""
+    import subprocess
+
+    from . import session as sessions
+    from . import tmux
+    from .run import Run
+
+    run = Run(request["workspace"], request["run_id"])
+    state, name = run.state(), sessions.name(request["run_id"])
+    path = tmux.find(request["workspace"], False).path
+    argv: List[str] = []
+    if path:
+        # "=": exactly this name, where it could also be the beginning of another.
+        there = [path, "has-session", "-t", "=" + name]
+        if subprocess.run(there, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+                          check=False).returncode == 0:  # fmt: skip
+            argv = [path, "-u", "attach-session", "-t", "=" + name]
+    return {"run": state, "session": name, "argv": argv}
+
+
+def remove(request: Dict[str, Any]) -> Dict[str, Any]:
+    """Take one run away."""
+    from . import removing
+
+    return removing.remove(request["workspace"], request)
 
 
 def stop(request: Dict[str, Any]) -> Dict[str, Any]:
-    """End a run: its supervisor is asked, then made to; replies with the state after it."""
-    from . import process
-    from .run import Run
-    from .supervisor import stop_grace_s
+    """End a run, and show that nothing of it is left."""
+    from . import stopping
 
-    run = Run(request["workspace"], request["run_id"])
-    supervisor = run.supervisor()
-    if run.result() is None and supervisor is not None and process.is_alive(supervisor):
-        process.signal_process(supervisor, signal.SIGTERM)
-        deadline = time.monotonic() + stop_grace_s(run.plan()) + 5
-        while run.result() is None and process.is_alive(supervisor) and time.monotonic() < deadline:
-            time.sleep(0.05)
-        if run.result() is None:
-            process.signal_process(supervisor, signal.SIGKILL)
-            run.finish("stopped", "asked to; the supervisor had to be killed")
-            run.end_orphans()
-    return {"run": run.state()}
+    return stopping.stop(request["workspace"], request["run_id"])
 
 
 def ready(request: Dict[str, Any]) -> Dict[str, Any]:
@@ -268,7 +327,8 @@ def crash(request: Dict[str, Any]) -> Dict[str, Any]:
 
 
 REPLYING: Dict[str, Callable[[Dict[str, Any]], Dict[str, Any]]] = {
-    "states": states, "stop": stop, "clean": clean, "ready": ready, "environments": environments,
+    "asked": asked, "checkpoints": checkpoints, "session": session, "remove": remove, "states": states,
+    "stop": stop, "clean": clean, "ready": ready, "environments": environments,
     "fuse": fuse, "crash": crash,
 }  # fmt: skip
 # Something follows their request.

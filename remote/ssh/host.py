@@ -94,13 +94,16 @@ class SshHost(Host):
         self._requested(channel, lambda: channel.exec_command(text.encode("utf-8", "surrogateescape")))
         return SshProcess(self.name, channel, stdin, on_stderr)
 
-    def shell(self, term: str, columns: int, rows: int) -> paramiko.Channel:
-        """The login shell in a terminal of its own over there.  The caller closes the channel."""
+    def shell(self, term: str, columns: int, rows: int, argv: Sequence[str] = ()) -> paramiko.Channel:
+        """The login shell, or a command, in a terminal of its own over there.  The caller closes the channel."""
         channel = self.open_session()
 
         def request() -> None:
             channel.get_pty(term, columns, rows)
-            channel.invoke_shell()
+            if argv:
+                channel.exec_command(command.render(argv).encode("utf-8", "surrogateescape"))
+            else:
+                channel.invoke_shell()
 
         self._requested(channel, request)
         return channel
