@@ -16,7 +16,6 @@ from typing import Any
 from jobs import manifest
 from jobs.provenance import code_sha256
 from jobs.run_directory import RunDirectory, new_run_id
-from jobs.spec import AUTO
 from launcher import dataset, preflight, run_secrets, submit, wheelhouse
 from launcher.app import App
 from launcher.errors import LaunchError
@@ -131,7 +130,6 @@ def attempt(
         time.time(),
         submission,
         old.sources,
-        price=old.price,
         attempt=old.attempt + 1,
         adopted=old.adopted,
     )
@@ -170,7 +168,6 @@ def start(
     except RemoteError:
         _forget(ledger, record, old)
         raise
-    ledger.note_how(record.run_id, started.how)
     where = submit.where(started)
     observer(Note(f"run {record.run_id}, attempt {record.attempt}, started on {record.host} in {where}"))
     return started
@@ -228,8 +225,7 @@ def _look(app: App, new: Attempt, agent: Agent, observer: Observer, *, force: bo
 def _supervision(new: Attempt, agent: Agent) -> dict[str, Any]:
     record, spec = new.record, new.record.submission.spec
     plan = submit.supervision(record.run_id, record.name, agent, JOBS, wheels=new.wheels, trackers=spec.report_to)
-    plan |= {"attempt": record.attempt, "gpus": 0 if spec.gpus == AUTO else spec.gpus}
-    plan |= {"secrets": sorted(spec.secrets)} if spec.secrets else {}
+    plan |= submit.of_training(spec) | {"attempt": record.attempt}
     return plan | ({"resumes": record.resumed_from} if record.resumed_from else {})
 
 

@@ -38,12 +38,10 @@ CREATE TABLE IF NOT EXISTS hosts (name TEXT PRIMARY KEY, reached_at REAL NOT NUL
 """
 # Column by column, so that a file of any age becomes one of today; an older launch goes on working with it.
 ADDED = {
-    "price": "TEXT NOT NULL DEFAULT ''",
     "attempt": "INTEGER NOT NULL DEFAULT 1",
     "resumed_from": "TEXT NOT NULL DEFAULT ''",
     "superseded_by": "TEXT NOT NULL DEFAULT ''",
     "adopted": "INTEGER NOT NULL DEFAULT 0",
-    "how": "TEXT NOT NULL DEFAULT ''",
     "since": "REAL NOT NULL DEFAULT 0",
 }
 MOVE_AWAY = "it is only a cache: move it away; the hosts keep their runs (launch ps --host NAME)"
@@ -55,10 +53,9 @@ FINAL = ("succeeded", "failed", "stopped", "lost", "gone")
 class Line:
     """One run, without what was submitted.
 
-    `price` is what an hour costs, as the person wrote it.  `attempt` counts from 1; `resumed_from` is the attempt whose
-    checkpoint this one went on from, `superseded_by` the one that took over.  An `adopted` run was submitted elsewhere:
-    what was asked for is known from its host alone.  `how` is what it was started in; in `state` it is `since` then, by
-    this laptop's clock, 0 where that is not known.
+    `attempt` counts from 1; `resumed_from` is the attempt whose checkpoint this one went on from, `superseded_by` the
+    one that took over.  An `adopted` run was submitted elsewhere: what was asked for is known from its host alone.  In
+    `state` it is `since` then, by this laptop's clock, 0 where that is not known.
     """
 
     run_id: str
@@ -69,12 +66,10 @@ class Line:
     reason: str = field(default="", kw_only=True)
     checked_at: float = field(default=0.0, kw_only=True)
     pulled_to: str = field(default="", kw_only=True)
-    price: str = field(default="", kw_only=True)
     attempt: int = field(default=1, kw_only=True)
     resumed_from: str = field(default="", kw_only=True)
     superseded_by: str = field(default="", kw_only=True)
     adopted: bool = field(default=False, kw_only=True)
-    how: str = field(default="", kw_only=True)
     since: float = field(default=0.0, kw_only=True)
 
     @property
@@ -163,11 +158,6 @@ class Ledger:
         """Remember where a run came home to."""
         with self._database() as database:
             database.execute("UPDATE runs SET pulled_to = ? WHERE run_id = ?", (str(folder), run_id))
-
-    def note_how(self, run_id: str, how: str) -> None:
-        """Remember what a run was started in."""
-        with self._database() as database:
-            database.execute("UPDATE runs SET how = ? WHERE run_id = ?", (how, run_id))
 
     def note_superseded(self, run_id: str, by: str) -> None:
         """Remember which attempt took over; none with ""."""

@@ -27,6 +27,7 @@ SUBMITTING_S = 600
 PIPE_COLUMNS = 10_000
 DAY_S = 86_400
 MOST_NAMED = 3
+WONT_FIRE = {"dead": "its guard was killed", "void": "its results would not survive", "failed": "the command failed"}
 
 Told = tuple[list[runs.State], runs.Presence | None]
 
@@ -38,7 +39,7 @@ class Row:
     State `unknown`: its host can't be asked; that says nothing about the run, which `was` something else `was_s`
     seconds ago.  With `asking` it is what this laptop remembers, while its host is being asked.  `position` is its
     place in the host's queue, `silent_s` how long its supervisor gave no sign, `fuse_left_s` how long it takes at most
-    until its host powers itself off.
+    until its host powers itself off, `fuse` how that stands.
     """
 
     run_id: str
@@ -51,6 +52,7 @@ class Row:
     position: int = 0
     silent_s: float | None = None
     fuse_left_s: float | None = None
+    fuse: str = ""
     was: str = ""
     was_s: float | None = None
     attempt: int = 1
@@ -123,7 +125,7 @@ def overview(app: App, *, host: str | None, every: bool, observer: Observer = no
     rows = _seen(shown, answers, set()).rows
     reached_before = app.ledger.reached() if any(answer.error for answer in answers.values()) else {}
     _remember(app, shown, answers)
-    notes = [*_idle(billed, answers), *_fading(app, lines, answers, reached_before), *_twice(rows)]
+    notes = [*_idle(billed, answers), *_fading(app, lines, answers, reached_before), *_twice(rows), *_fuses(rows)]
     return Overview(rows, tuple(notes))
 
 
@@ -170,7 +172,7 @@ def _of_host(app: App, host: str, lines: Sequence[Line]) -> Overview:
     if foreign:
         text = f"{_named(foreign)} {_were(foreign)} started elsewhere: launch adopt {foreign[0]} --host {host}"
         notes.append(Note("foreign", host, text))
-    return Overview(rows, (*notes, *_twice(rows)))
+    return Overview(rows, (*notes, *_twice(rows), *_fuses(rows)))
 
 
 def _seen(lines: Sequence[Line], answers: Mapping[str, Answer[Told]], waiting: set[str]) -> Overview:
@@ -220,11 +222,12 @@ def _row(state: runs.State, host: str, line: Line | None) -> Row:
         host=host,
         state=state.state,
         reason=clean(state.reason),
-        age_s=_finite(state.age_s) or None,
+        age_s=None if state.state == "gone" else _finite(state.age_s),
         pulled_to=line.pulled_to if line else "",
         position=state.position,
         silent_s=None if state.is_over else _finite(state.beat_age_s),
         fuse_left_s=_finite(state.fuse_left_s),
+        fuse=clean(state.fuse),
         attempt=line.attempt if line else 1,
         superseded_by=line.superseded_by if line else "",
         is_known=line is not None,
@@ -305,6 +308,17 @@ def _twice(rows: Sequence[Row]) -> Iterator[Note]:
         if row.superseded_by and not row.is_over and row.state != "unknown" and not row.asking:
             text = f"{row.run_id} goes on although {row.superseded_by} took over: launch stop {row.run_id}"
             yield Note("twice", row.host, text)
+
+
+def _fuses(rows: Sequence[Row]) -> Iterator[Note]:
+    """Power-offs that somebody counts on, and that won't come."""
+    for row in rows:
+        word, _, why = row.fuse.partition(": ")
+        if word in WONT_FIRE:
+            text = (
+                f"{row.host} won't power itself off for {row.run_id} ({why or WONT_FIRE[word]}): it costs until you do"
+            )
+            yield Note("fuse", row.host, text)
 
 
 def _named(run_ids: Sequence[str]) -> str:

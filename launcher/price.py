@@ -38,3 +38,8 @@ def parse(text: str) -> Price:
     if per_hour > HIGHEST:
         raise ValueError(f"{text!r} is more than {HIGHEST:,.0f} an hour; a price is {FORM}")
     return Price(per_hour, read["symbol"])
+
+
+def of_spec(per_hour: float) -> Price | None:
+    """The price that a run was submitted with, None where it was not told."""
+    return Price(per_hour) if per_hour else None

@@ -10,6 +10,7 @@ from typing import Any
 from jobs.run_directory import RunDirectory
 from launcher.app import App
 from launcher.errors import LaunchError, exit_status
+from launcher.kept_log import KeptLog
 from launcher.ledger import Line
 from launcher.untrusted import clean
 from remote import runs
@@ -102,8 +103,13 @@ def remove(app: App, line: Line, *, force: bool, only_here: bool) -> Removed:
                 hint=f"launch pull {line.run_id} (or add --force: nobody here knows of it then)",
                 code="run_not_pulled",
             )
-        app.ledger.forget(line.run_id)
+        _forget(app, line)
         return Removed(line.run_id, line.host, None, home)
     was_there, errors = runs.remove(app.agent(line.host), line.run_id, pulled=bool(home), force=force)
-    app.ledger.forget(line.run_id)
+    _forget(app, line)
     return Removed(line.run_id, line.host, was_there, home, tuple(errors))
+
+
+def _forget(app: App, line: Line) -> None:
+    app.ledger.forget(line.run_id)
+    KeptLog(app.settings.kept_logs, line.run_id).forget()

@@ -44,6 +44,8 @@ class Ended:
             told += f": {clean(self.run.reason)}"
         if self.run.left is not None:
             told += f"; no process of it is left on {self.host}"
+        if self.run.fuse_left_s is not None:
+            told += f"\n{self.host} powers itself off in some ten minutes of quiet: launch fuse off {self.run.run_id}"
         if self.run.state == "succeeded":
             return f"{told}\nlaunch pull {self.run.run_id}"
         if self.run.checkpoint is not None:

@@ -186,8 +186,7 @@ def start(
 ) -> runs.Started:
     """Start what was pushed: the environment first, the base model, then `jobs`, each a state and a verb."""
     spec = plan.submission.spec
-    # Only a training needs a turn on the GPU; `auto` takes those that are free then.
-    turn = {"gpus": 0 if spec.gpus == AUTO else spec.gpus} if any(state == "running" for state, _ in jobs) else {}
+    trains = any(state == "running" for state, _ in jobs)
     return runs.submit(
         agent,
         supervision(
@@ -198,9 +197,8 @@ def start(
             wheels=_has_wheels(plan.files),
             trackers=spec.report_to,
         )
-        | turn
-        | dict(terms or {})
-        | ({"secrets": sorted(spec.secrets)} if spec.secrets else {}),
+        | (of_training(spec) if trains else {})
+        | dict(terms or {}),
         links=links(plan.files),
         documents={RunDirectory(Path()).spec.name: plan.submission.to_json()},
         secrets=secrets,
@@ -258,6 +256,12 @@ def supervision(
             *({"state": state, "argv": ["{python}", "-P", "-m", "jobs", verb, "."]} for state, verb in jobs),
         ],
     }
+
+
+def of_training(spec: Spec) -> dict[str, Any]:
+    """The keys of the supervisor's plan that only a training has: its turn on the GPUs, and the names of its secrets."""
+    # `auto` takes those that are free when its turn comes.
+    return {"gpus": 0 if spec.gpus == AUTO else spec.gpus, "secrets": sorted(spec.secrets)}
 
 
 def recipe_for(agent: Agent, trackers: Sequence[str] = ()) -> dict[str, Any]:

@@ -77,8 +77,8 @@ class Place:
         return cleaning.clean(self.agent, replace(asked, pulled=tuple(pulled)), dry_run=dry_run)
 
     def there(self):
-        """Every path in the workspace."""
-        return {str(path.relative_to(self.root)) for path in self.root.rglob("*")}
+        """Every path in the workspace, but the room that a run keeps for as long as it is live."""
+        return {str(path.relative_to(self.root)) for path in self.root.rglob("*") if path.name != ".reserve"}
 
 
 @pytest.fixture

@@ -127,13 +127,7 @@ def test_an_older_file_is_brought_up_to_date_by_many_at_once(tmp_path: Path) -> 
     ledger = Ledger(path)
     [*_, first] = ledger.all()
     assert (first.run_id, first.state, first.pulled_to, first.checked_at) == ("run-aaaaaaaa", "succeeded", "/home/x", 5)
-    assert (first.attempt, first.resumed_from, first.superseded_by, first.adopted, first.price) == (
-        1,
-        "",
-        "",
-        False,
-        "",
-    )
+    assert (first.attempt, first.resumed_from, first.superseded_by, first.adopted) == (1, "", "", False)
     # The launch of before goes on using it.
     database = sqlite3.connect(path)
     named = "(run_id, name, host, submitted_at, submission, sources, state, reason, checked_at)"
@@ -147,7 +141,7 @@ def test_an_older_file_is_brought_up_to_date_by_many_at_once(tmp_path: Path) -> 
 
 def test_what_a_run_is_besides_comes_back(ledger: Ledger) -> None:
     old = record("reviews-aaaaaaaa", 1)
-    more = {"attempt": 2, "resumed_from": old.run_id, "adopted": True, "price": "2.5 CNY", "how": "tmux"}
+    more = {"attempt": 2, "resumed_from": old.run_id, "adopted": True}
     new = replace(record("reviews-bbbbbbbb", 2), **more)  # type: ignore[arg-type]
     ledger.add(old)
     ledger.add(new)

@@ -41,9 +41,11 @@ def command(
     """
     from launcher.follow import follow
     from launcher.log_text import log_text, show_log
+    from launcher.price import of_spec
     from launcher.watch import Part
 
-    record, output, part = app.ledger.find(run), Output(as_json=as_json, price=price), Part(tail, since)
+    record, part = app.ledger.find(run), Part(tail, since)
+    output = Output(as_json=as_json, price=price or of_spec(record.submission.spec.price))
     if following:
         follow(app, record, output, part)
     elif as_json:

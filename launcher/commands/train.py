@@ -49,14 +49,15 @@ def command(
     from jobs.spec import load
     from launcher import checked_data, forecast, preflight, run_secrets, submit, wheelhouse
     from launcher.follow import follow
+    from launcher.price import of_spec
     from launcher.progress import Note
     from launcher.room import needed
     from launcher.terms import Terms
     from launcher.untrusted import clean
 
-    output = Output(as_json=as_json)
     terms = Terms(max_hours, on_finish, keep_on_failure, notify)
     asked = load(spec, {key: value for key, value in flags.items() if value is not None})
+    output = Output(as_json=as_json, price=of_spec(asked.price))
     plan = submit.plan(asked, spec.absolute().parent, app.settings.cache, push_model=push_model)
     if not dry_run:
         checked_data.require(plan.findings, output.observe, force=force)

@@ -64,6 +64,9 @@ class Supervisor:
         self._secrets = secret_file.take(self._run.run_id, self._run.root)
         targets = self._secrets.pop(TARGETS, "")
         write_json(self._run.path("supervisor.json"), process.identity(os.getpid()))
+        if self._run.result() is not None:  # stopped before we came
+            self._queue.leave(self._run.run_id)
+            return 1
         self._reserve = Reserve(self._run)
         self._log = LogWriter(
             self._run.path(self._plan["files"]["log"]),
