@@ -315,9 +315,7 @@ def _fuses(rows: Sequence[Row]) -> Iterator[Note]:
     for row in rows:
         word, _, why = row.fuse.partition(": ")
         if word in WONT_FIRE:
-            text = (
-                f"{row.host} won't power itself off for {row.run_id} ({why or WONT_FIRE[word]}): it costs until you do"
-            )
+            text = f"{row.host} won't power itself off after {row.run_id}: {why or WONT_FIRE[word]}"
             yield Note("fuse", row.host, text)
 
 

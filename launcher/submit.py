@@ -259,7 +259,7 @@ def supervision(
 
 
 def of_training(spec: Spec) -> dict[str, Any]:
-    """The keys of the supervisor's plan that only a training has: its turn on the GPUs, and the names of its secrets."""
+    """The keys of the supervisor's plan that only a training has: its turn on the GPUs, and its secrets' names."""
     # `auto` takes those that are free when its turn comes.
     return {"gpus": 0 if spec.gpus == AUTO else spec.gpus, "secrets": sorted(spec.secrets)}
 

@@ -110,6 +110,9 @@ class Rented:
             self.box.path(f"{self.root(state.run_id)}/fuse.off").touch()
             if not state.is_over:
                 runs.stop(self.agent, state.run_id)
+            guard = self.json(state.run_id, "guard.json").get("pid")
+            # One that is about to fire would do so in the next test.
+            eventually(lambda guard=guard: guard is None or self.box.run("test", "-d", f"/proc/{guard}").returncode)
         for name in (MARK, "/run/gpu-pids"):
             self.box.path(name).unlink(missing_ok=True)
 
