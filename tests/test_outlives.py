@@ -366,6 +366,57 @@ def test_the_laptop_is_killed_at_every_phase(training_post: Outpost) -> None:
             assert cli("pull", row["run_id"]).status == 0
 
 
+def trained_until_a_checkpoint(post: Outpost, name: str) -> str:
+    """The id of a real training that goes on and has something to be resumed from."""
+    spec = write_task(post.cli.home / "task", name=name, num_train_epochs=12, save_steps=4)
+    run_id: str = post.cli("train", str(spec), "--host", "box", "--force", "-d", "--json").data["run_id"]
+    eventually(lambda: list(post.path(run_id, "checkpoints").glob("[!.]*")), within_s=100)
+    return run_id
+
+
+def resumed_to_a_proven_adapter(post: Outpost, run_id: str) -> None:
+    shown = post.cli("resume", run_id, "--force", "-y")
+    assert shown.status == 0, shown
+    assert "checkpoint" in shown.stdout + shown.stderr
+    new = post.cli("ps", "-a", "--json").data["runs"][0]["run_id"]
+    log = "".join(path.read_text() for path in sorted(post.path(new).glob("log*.txt")))
+    assert "going on from the checkpoint of step" in log, log
+    assert post.cli("pull", new).status == 0
+    assert post.cli("verify", new, "--static").status == 0
+    [old] = [row for row in post.cli("ps", "-a", "--json").data["runs"] if row["run_id"] == run_id]
+    assert old["superseded_by"] == new
+    refused = post.cli("pull", run_id, "--json")
+    assert refused.error["code"] == "run_superseded"
+
+
+@pytest.mark.slow
+def test_after_a_restart_of_the_box_a_training_goes_on_from_its_checkpoint(training_post: Outpost) -> None:
+    run_id = trained_until_a_checkpoint(training_post, "restarted")
+    training_post.box.power_cycle(new_port=False)
+    told = training_post.cli("wait", run_id)
+    assert told.status == 6
+    assert "restarted" in told.stderr
+    assert f"launch resume {run_id}" in told.stderr
+    resumed_to_a_proven_adapter(training_post, run_id)
+
+
+@pytest.mark.slow
+def test_a_training_whose_disk_is_full_says_so_and_goes_on_once_there_is_room(cli: Cli) -> None:
+    if reason := box_missing():
+        pytest.skip(reason)
+    with Box(data_disk_mb=400) as box, Relay(box.port) as relay:
+        post = Outpost(box, relay, cli)
+        run_id = trained_until_a_checkpoint(post, "full")
+        box.run("sh", "-c", "cat /dev/zero >/root/autodl-tmp/filler")
+        told = cli("wait", run_id)
+        assert told.status == 6
+        assert "disk is full" in told.stderr
+        [row] = cli("ps", "-a", "--json").data["runs"]
+        assert row["state"] == "failed"
+        box.run("rm", "/root/autodl-tmp/filler")
+        resumed_to_a_proven_adapter(post, run_id)
+
+
 def files_below(*folders: Path) -> Iterator[tuple[Path, bytes]]:
     for folder in folders:
         for path in folder.rglob("*"):
