@@ -1,15 +1,16 @@
-"""How a run is followed: how late a line is, how many fit through, what watching costs.
+"""How a run is started, followed and listed: how long, how late, how many fit through, what watching costs.
 
-python benchmarks/launch.py [--only latency,rate,cost] [--seconds 20]
+python benchmarks/launch.py [--only submit,latency,rate,cost,hosts,ledger] [--seconds 20]
 
-Job, supervisor, file, a real sshd, a line of 60 ms round trip, and `launch logs -f` as a process of its own.  Every
-figure stands beside its budget; exits with 1 where one is missed.
+Job, supervisor, file, a real sshd, a line of 60 ms round trip, and `launch` as a process of its own; hosts are on
+loopback.  Every figure stands beside its budget; exits with 1 where one is missed.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import json
 import os
 import pty
 import signal
@@ -26,15 +27,24 @@ from typing import IO, NamedTuple
 REPOSITORY = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(REPOSITORY))
 
+from jobs.spec import from_mapping  # noqa: E402
+from jobs.submission import Submission  # noqa: E402
+from launcher.ledger import Ledger, Record  # noqa: E402
 from remote import runs  # noqa: E402
+from remote.agent import Agent  # noqa: E402
+from remote.ssh import address  # noqa: E402
+from remote.ssh.host import SshHost  # noqa: E402
 from tests.conftest import Cli  # noqa: E402
 from tests.followed import RESULT, Followed, followed  # noqa: E402
 from tests.servers import OpenSshServer, openssh_missing  # noqa: E402
+from tests.toy import write_task  # noqa: E402
 
 ONE_WAY_S = 0.03
 LATENCY_LINES = 200
 RATE_LINES_PER_S = 20_000
 SETTLED_S = 4.0
+STARTS, HOSTS, LEDGER_RUNS, REPEATS = 7, 16, 1000, 7
+DIGITS = str.maketrans("0123456789", "abcdefghij")
 
 STAMPS = f"""
 import os, random, time
@@ -83,12 +93,14 @@ class Row(NamedTuple):
 
 def main() -> int:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--only", default="latency,rate,cost")
+    parser.add_argument("--only", default="submit,latency,rate,cost,hosts,ledger")
     parser.add_argument("--seconds", type=int, default=20)
     asked = parser.parse_args()
     if reason := openssh_missing():
         sys.exit(reason)
-    parts: dict[str, Callable[[Followed, int], Iterator[Row]]] = {"latency": latency, "rate": rate, "cost": cost}
+    parts: dict[str, Callable[[Followed, int], Iterator[Row]]] = {
+        "submit": submit, "latency": latency, "rate": rate, "cost": cost, "hosts": hosts, "ledger": ledger,
+    }  # fmt: skip
     rows = []
     with laptop() as there:
         for name in asked.only.split(","):
@@ -124,6 +136,98 @@ def following(there: Followed, run_id: str, **options: object) -> Iterator[subpr
     finally:
         process.send_signal(signal.SIGINT)
         process.wait()
+
+
+def submit(there: Followed, seconds: int) -> Iterator[Row]:
+    """`launch train -d` of what was trained there before: the environment, the data and the base are there already."""
+    spec = write_task(there.cli.home / "task")
+    warm = there.cli("train", str(spec), "--host", "box")
+    assert warm.status == 0, warm
+    there.relay.reset_counts()
+    there.agent.host.close()
+    there.agent.host.connect()
+    handshake = there.relay.round_trips
+    started_s, round_trips = [], []
+    for _ in range(STARTS):
+        there.relay.reset_counts()
+        began = time.time()
+        ended = there.cli("train", str(spec), "--host", "box", "-d", "--json")
+        run = Path(ended.data["root"])
+        # The job's own process, as it stands in the list of processes: not the word of anybody who starts it.
+        while not (begun := trains(run)):
+            time.sleep(0.005)
+        started_s.append(begun - began)
+        round_trips.append(there.relay.round_trips - handshake)
+        there.cli("stop", ended.data["run_id"])
+    median = statistics.median(started_s)
+    yield Row("`launch train -d` to the job's process, warm, median", "<= 3 s", f"{median:.2f} s", median <= 3)
+    what = f"  round trips, the most, beyond the {handshake} of SSH's own opening"
+    yield Row(what, "<= 15", f"{max(round_trips)}", max(round_trips) <= 15)
+
+
+def trains(run: Path) -> float:
+    """When the process of the run that trains was first seen; 0 while there is none."""
+    try:
+        child = json.loads((run / "child.json").read_bytes())["pid"]
+        words = Path(f"/proc/{child}/cmdline").read_bytes().split(b"\0")
+    except (OSError, ValueError):
+        return 0.0
+    return time.time() if b"train" in words else 0.0
+
+
+def hosts(there: Followed, seconds: int) -> Iterator[Row]:
+    """`launch ps` of a run on each of 16 hosts, asked over connections of their own."""
+    with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
+        home = Path(folder)
+        path = [str(Path(sys.executable).parent)]
+        servers = [stack.enter_context(OpenSshServer(home / f"sshd{n}", path_prefix=path)) for n in range(HOSTS)]
+        cli, saved = Cli(home), []
+        for at, server in enumerate(servers):
+            saved.append(
+                f'[box{at}]\nlogin = "{server.login_line}"\nworkspace = "{home}/work{at}"\n'
+                f'known_hosts = "{server.known_hosts_file}"\nprofile = "autodl"\n'
+            )
+            remember(cli, f"box{at}", at)
+            with SshHost("there", address.parse(server.login_line), known_hosts=server.known_hosts_file) as host:
+                _ = Agent(host, workspace=f"{home}/work{at}").place  # as after the first run
+        (home / "launch" / "hosts.toml").write_text("\n".join(saved))
+        answered = [row["state"] for row in cli("ps", "--json").data["runs"]]
+        assert answered == ["gone"] * HOSTS, answered  # each host said that it has no such run
+        took_s = median_s(cli, "ps", "--host", "box0"), median_s(cli, "ps")
+    yield Row(f"`launch ps` over {HOSTS} hosts, median", "<= 3 s", f"{took_s[1]:.2f} s", took_s[1] <= 3)
+    yield Row("  of one of them", "", f"{took_s[0]:.2f} s", True)
+
+
+def ledger(there: Followed, seconds: int) -> Iterator[Row]:
+    """`launch ps -a` of runs that are over: nobody has to be asked."""
+    with tempfile.TemporaryDirectory() as folder:
+        cli = Cli(Path(folder))
+        for at in range(LEDGER_RUNS):
+            remember(cli, "box", at, state="succeeded")
+        start_s, took_s = median_s(cli, "--version"), median_s(cli, "ps", "-a")
+    beyond = took_s - start_s
+    yield Row(f"`launch ps -a`, {LEDGER_RUNS:,} runs, beyond start-up", "<= 0.2 s", f"{beyond:.2f} s", beyond <= 0.2)
+
+
+def remember(cli: Cli, host: str, at: int, **fields: str) -> None:
+    """A run in the ledger."""
+    run_id = f"reviews-{at:08d}".translate(DIGITS)
+    submission = Submission(run_id, from_mapping({"name": "reviews", "model_name_or_path": "m", "data": "a.csv"}),
+                            {}, (), "")  # fmt: skip
+    # Long ago: a host that does not know it is believed.
+    record = Record(run_id, "reviews", host, time.time() - 10_000 - at, submission, **fields)  # type: ignore[arg-type]
+    Ledger(cli.home / "launch" / "ledger.sqlite").add(record)
+
+
+def median_s(cli: Cli, *argv: str) -> float:
+    """Of whole processes."""
+    took = []
+    for _ in range(REPEATS):
+        began = time.monotonic()
+        ended = cli(*argv)
+        took.append(time.monotonic() - began)
+        assert ended.status == 0, ended
+    return statistics.median(took)
 
 
 def latency(there: Followed, seconds: int) -> Iterator[Row]:
@@ -216,8 +320,6 @@ def drain(stream: IO[bytes] | IO[str]) -> None:
 
 
 def runs_json(there: Followed, run_id: str) -> dict[str, object]:
-    import json
-
     found: dict[str, object] = json.loads((there.root(run_id) / "supervisor.json").read_bytes())
     return found
 
