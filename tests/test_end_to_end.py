@@ -263,6 +263,7 @@ def test_two_hosts_files_are_the_protocols(cli: Cli) -> None:
     assert onhost_run.PROTOCOL == run_directory.PROTOCOL
 
 
+@pytest.mark.alone
 @pytest.mark.slow
 def test_the_demo_is_as_good_as_promised(cli: Cli) -> None:
     started = time.monotonic()

@@ -248,6 +248,7 @@ def test_no_pattern_makes_matching_take_long(tmp_path, pattern, path, matches):
     assert time.perf_counter() - started < 1
 
 
+@pytest.mark.alone
 def test_a_hundred_thousand_files_are_looked_at_in_two_seconds(tmp_path):
     patterns = ["build/", "*.py[cod]", "!keep.*", "/data/raw/**", "**/tmp/*.pt", "docs/_build/"] * 5
     write(tmp_path, {".gitignore": "\n".join(patterns).encode()})

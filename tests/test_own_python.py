@@ -184,6 +184,7 @@ def test_a_machine_with_only_an_old_python_gets_one_of_its_own(old, mirror):
 @pytest.mark.parametrize(("fault", "why"), [("is_gone", "404 Not Found"), ("is_another", "Hash mismatch")])
 def test_what_was_tried_is_told_where_nothing_works(old, mirror, fault, why):
     old.add_uv()
+    old.more["COLUMNS"] = "80"
     setattr(mirror, fault, True)
     status, said = old.prepare()
     last = said.splitlines()[-1]

@@ -178,6 +178,7 @@ def test_delay():
             assert min(asked_s() for _ in range(5)) < LATE_S
 
 
+@pytest.mark.alone
 def test_rate_is_shared_by_all_connections():
     with relayed(flood, rate_bytes_per_s=5e6) as relay, ThreadPoolExecutor(2) as pool:
         started = time.monotonic()
@@ -420,6 +421,7 @@ def test_stopped_it_leaves_no_thread_and_no_connection():
             time.sleep(0.01)
 
 
+@pytest.mark.alone
 @pytest.mark.ssh
 def test_a_login_takes_as_long_as_its_round_trips(shared_box):
     with Relay(shared_box.port, delay_s=ROUND_TRIP_S / 2) as relay, paramiko.SSHClient() as client:

@@ -8,6 +8,8 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
+
 HEAVY = (
     "torch",
     "transformers",
@@ -33,6 +35,7 @@ def test_help_imports_nothing_heavy() -> None:
     assert "Commands:" in done.stdout
 
 
+@pytest.mark.alone
 def test_help_takes_at_most_twice_the_time_of_a_click_hello_world(tmp_path: Path) -> None:
     hello = tmp_path / "hello.py"
     hello.write_text("import click\n@click.command()\ndef hello():\n    click.echo('hello')\nhello()\n")

@@ -152,8 +152,10 @@ class _Fetch:
 
     def _run(self, argv: List[str], more: Mapping[str, str]) -> None:
         """Run it in our folder and pass on what it says.  Raises Failed with its error."""
+        # Where a login exports COLUMNS, uv breaks its lines there without a terminal, too.
+        env = interpreter.shielded(dict(more, COLUMNS="1000"))
         ended = narrated.run(
-            argv, self._say, env=interpreter.shielded(dict(more)), cwd=self._folder, disk=self._folder,
+            argv, self._say, env=env, cwd=self._folder, disk=self._folder,
             keep=(self._lock,), limit_s=self._limit_s,
         )  # fmt: skip
         if ended.status != 0:
