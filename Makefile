@@ -18,7 +18,7 @@ demo: .venv/.demo
 	@.venv/bin/launch demo
 
 test: .venv/.test
-	@.ci/packages openssh-server tmux busybox chromium fonts-noto-cjk
+	@.ci/packages openssh-server tmux busybox chromium fonts-noto-cjk faketime
 	@.venv/bin/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(MARKS) $(ARGS)
 
 lint: .venv/.test

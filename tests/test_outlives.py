@@ -229,14 +229,13 @@ def test_a_full_disk_is_a_failure_in_words_with_the_log_to_its_end(cli: Cli) -> 
         assert box.run("df", "/root/autodl-tmp").returncode == 0
 
 
-FAKETIME = "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1"
-
-
 @pytest.mark.parametrize("offset", ["-2h", "+2h"])
 def test_a_host_whose_clock_is_hours_off(cli: Cli, offset: str) -> None:
     if reason := box_missing():
         pytest.skip(reason)
-    [library] = Path("/usr/lib").glob("*/faketime/libfaketime.so.1")
+    library = next(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"), None)
+    if library is None:
+        pytest.skip("faketime is not installed")
     told = f"SetEnv LD_PRELOAD={library} FAKETIME={offset}"
     with Box(sshd_lines=[told]) as box, Relay(box.port) as relay:
         outpost = Outpost(box, relay, cli)
