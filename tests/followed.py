@@ -35,6 +35,7 @@ class Followed:
     cli: Cli
     agent: Agent
     relay: Relay
+    login: str
 
     def submit(self, *argv: str, **changes: Any) -> str:
         """The id of a new run of this program, which the command line knows."""
@@ -79,4 +80,4 @@ def followed(server: OpenSshServer | EmbeddedHost, cli: Cli, delay_s: float = 0.
         added = cli("host", "add", "box", login, "--known-hosts", str(known))
         assert added.status == 0, added
         with SshHost("box", address.parse(login), known_hosts=known) as host:
-            yield Followed(cli, Agent(host), relay)
+            yield Followed(cli, Agent(host), relay, login)
