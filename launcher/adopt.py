@@ -82,6 +82,7 @@ def adopt(app: App, name: str, host: str | None, observer: Observer, *, base: Pa
         _sources(submission, base),
         state=asked.state.state,
         reason=asked.state.reason,
+        since=max(0.0, time.time() - asked.state.age_s) if math.isfinite(asked.state.age_s) else 0.0,
         attempt=asked.attempt,
         resumed_from=asked.resumes if RUN_ID.match(asked.resumes) else "",
         adopted=True,

@@ -197,7 +197,7 @@ class _Fetched:
 
 
 def _finished_state(record: Record, agent: Agent, ledger: Ledger) -> runs.State:
-    [state] = runs.states(agent, [record.run_id])
+    state = runs.state(agent, record.run_id)
     ledger.note_state(record.run_id, state.state, state.reason)
     if state.state == "gone":
         raise LaunchError(f"{record.run_id} is not on {record.host} any more", hint="launch ps -a")

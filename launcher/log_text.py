@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 from collections import deque
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -63,13 +64,18 @@ def show_copy(app: App, record: Record, observer: Observer, part: Part, why: str
         return False
     if part.since_s is not None:
         observer(Note("a copy does not tell when a line was printed: --since can't be applied"))
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")  # a piece may end within a character
     for piece in pieces if part.tail is None else _last_lines(pieces, part.tail):
-        observer(Note(piece) if isinstance(piece, str) else LogPiece(piece.decode("utf-8", "replace")))
+        observer(Note(piece) if isinstance(piece, str) else LogPiece(decoder.decode(piece)))
+    observer(LogPiece(decoder.decode(b"", final=True)))
     return True
 
 
-def log_text(app: App, record: Record, part: Part, limit_characters: int) -> str:
-    """The log, cleaned.  Raises as `show_log`, and LaunchError where it is longer than the limit."""
+def log_text(app: App, record: Record, part: Part, limit_characters: int, observer: Observer) -> str:
+    """The log, cleaned; the observer is told the notes.
+
+    Raises as `show_log`, and LaunchError where it is longer than the limit.
+    """
     cleaner, pieces, size = Cleaner(), list[str](), 0
 
     def collect(progress: Progress) -> None:
@@ -83,6 +89,8 @@ def log_text(app: App, record: Record, part: Part, limit_characters: int) -> str
                     hint=f"launch logs {record.run_id} -n 1000 --json, or without --json",
                     code="log_too_long",
                 )
+        else:
+            observer(progress)
 
     show_log(app, record, collect, part)
     return "".join(pieces) + cleaner.rest()

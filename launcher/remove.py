@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -113,3 +114,4 @@ def remove(app: App, line: Line, *, force: bool, only_here: bool) -> Removed:
 def _forget(app: App, line: Line) -> None:
     app.ledger.forget(line.run_id)
     KeptLog(app.settings.kept_logs, line.run_id).forget()
+    shutil.rmtree(app.settings.checkpoints / line.run_id, ignore_errors=True)

@@ -23,7 +23,7 @@ from remote.errors import RemoteError
 from remote.runs import Checkpoint
 
 FOLDER = "checkpoints"
-"""In the application's cache: what came from one host for another, by the run's id."""
+"""In a run's folder."""
 MOST_FILES = 16
 
 
@@ -51,13 +51,19 @@ def plan(
     state = again.require_ended(app, old, force=force, verb="resume")
     if state.state == "succeeded":
         raise LaunchError(f"{old.run_id} succeeded: there is nothing left to do", hint=f"launch pull {old.run_id}")
+    if state.state == "gone":  # its start may have been cut off
+        before = old.resumed_from
+        raise NoCheckpoint(
+            f"{old.run_id} is not on {old.host}",
+            hint=f"launch resume {before} --force" if before else f"launch retry {old.run_id} starts it from the start",
+        )
     agent, cache = app.agent(host), app.settings.cache
     if host == old.host:
         root, found = _checkpoints(app.agent(old.host), old)
         _tell(old, found[0], f"{old.host}:{root}", observer)
         new = again.attempt(old, agent, host, cache, wheels=wheels)
         return _resuming(replace(new, from_run={"run_id": old.run_id, "paths": _paths(FOLDER)}), old)
-    came = _brought(app, old, cache / FOLDER / old.run_id, observer, force=force)
+    came = _brought(app, old, app.settings.checkpoints / old.run_id, observer, force=force)
     new = again.attempt(old, agent, host, cache, more=came, wheels=wheels)
     return _resuming(new, old)
 

@@ -25,5 +25,8 @@ def command(app: App, run: str | None, as_json: bool) -> None:
 
     record, output = app.ledger.find(run), Output(as_json=as_json)
     nothing = Part(tail=0)  # of the log: nobody reads it
-    state = watch(record, app.agent(record.host), app.ledger, output.observe_notes, part=nothing)
+    try:
+        state = watch(record, app.agent(record.host), app.ledger, output.observe_notes, part=nothing)
+    except KeyboardInterrupt:
+        output.detached("nobody waits any more; the run goes on", f"launch wait {record.run_id}")
     conclude(app, record, state, output)
