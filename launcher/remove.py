@@ -15,7 +15,7 @@ from launcher.kept_log import KeptLog
 from launcher.ledger import Line
 from launcher.untrusted import clean
 from remote import runs
-from remote.errors import RemoteError
+from remote.errors import RemoteError, TimedOut, Unreachable
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,11 @@ def remove(app: App, line: Line, *, force: bool, only_here: bool) -> Removed:
             )
         _forget(app, line)
         return Removed(line.run_id, line.host, None, home)
-    was_there, errors = runs.remove(app.agent(line.host), line.run_id, pulled=bool(home), force=force)
+    try:
+        was_there, errors = runs.remove(app.agent(line.host), line.run_id, pulled=bool(home), force=force)
+    except (Unreachable, TimedOut) as error:
+        error.hint += f"; if that box is gone for ever: launch rm {line.run_id} --only-here"
+        raise
     _forget(app, line)
     return Removed(line.run_id, line.host, was_there, home, tuple(errors))
 

@@ -369,7 +369,7 @@ def _states(agent: Agent, reply: dict[str, Any], asked: list[str] | None) -> lis
     rows = reply.get("runs")
     if not isinstance(rows, list):
         raise BadReply(f"{agent.host.name}: the list of runs has the wrong shape")
-    found = [_state(row) for row in rows]
+    found = [_state(row, *(asked or ())) for row in rows]
     if asked is not None and sorted(one.run_id for one in found) != sorted(asked):
         raise BadReply(f"{agent.host.name}: the runs it tells of are not those that were asked for")
     return found
@@ -416,8 +416,8 @@ def _seconds(value: Any) -> float | None:
     return None if value is None else float(value)
 
 
-def _state(row: Any, run_id: str = "") -> State:
-    """The state in a row, which is that of `run_id`, where one was asked for.  Raises BadReply."""
+def _state(row: Any, *asked: str) -> State:
+    """The state in a row, which is that of a run that was asked for, if any was.  Raises BadReply."""
     try:
         state = State(
             run_id=str(row["run_id"]),
@@ -433,7 +433,7 @@ def _state(row: Any, run_id: str = "") -> State:
         )
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise BadReply("the state of a run has the wrong shape") from error
-    if not RUN_ID.match(state.run_id) or (run_id and state.run_id != run_id):
+    if state.run_id not in asked if asked else not RUN_ID.match(state.run_id):
         raise BadReply("the state of a run is that of another")
     if state.state not in STATES:
         raise RemoteError(

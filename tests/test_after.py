@@ -152,17 +152,17 @@ def test_a_run_that_was_killed_ends_in_a_card(here: Here) -> None:
     assert found["evidence"][0] == "exit status 137 (signal 9) while running"
     assert "GiB" in found["evidence"][1]
     assert found["evidence"][-2:] == ["reading", "at red"]
-    assert found["next"] == f"launch resume {RUN_ID}"
+    assert found["next"] == f"launch retry {RUN_ID}"
     text = here.cli("logs", RUN_ID, "-f").stderr
     assert "  | exit status 137 (signal 9) while running\n" in text
-    assert f"hint: launch resume {RUN_ID}\n" in text
+    assert f"hint: launch retry {RUN_ID}\n" in text
     assert max(map(len, text.splitlines())) <= 80 or "error:" in max(text.splitlines(), key=len)
 
 
 def test_a_run_that_took_too_long_is_exit_124(here: Here) -> None:
     here.submit("sh", "-c", "sleep 60", limit_s=0.5)
     ended = here.cli("wait", RUN_ID, "--json")
-    assert (ended.status, ended.error["code"], ended.error["hint"]) == (124, "time_limit", f"launch resume {RUN_ID}")
+    assert (ended.status, ended.error["code"], ended.error["hint"]) == (124, "time_limit", f"launch retry {RUN_ID}")
 
 
 def test_a_card_of_a_run_whose_host_is_gone_comes_from_what_was_pulled(
