@@ -71,6 +71,7 @@ def test_parts_of_a_log(cli, box):
     assert cli("logs", run_id, "--since", "1h", "-n", "1", "--json").data == {"run_id": run_id, "log": "line 5 评论\n"}
     assert cli("logs", run_id, "-n", "0").stdout == ""
     followed_to_its_end = cli("logs", run_id, "-f", "-n", "1")
+    assert followed_to_its_end.stderr == "launch: succeeded\n"  # in which states it was before is no news
     assert followed_to_its_end.stdout == f"line 5 评论\n{run_id} succeeded\nlaunch pull {run_id}\n"
     for argv, says in ((["--since", "10"], "10 of what?"), (["--price", "free"], "no price"), (["-n", "-1"], "-1")):
         refused = cli("logs", run_id, *argv, "--json")
