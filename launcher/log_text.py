@@ -19,6 +19,7 @@ from launcher.watch import WHOLE, Part, watch
 from remote.errors import RemoteError
 
 READ_BYTES = 256 * 1024
+LINE_BYTES = 1024 * 1024
 
 
 def kept_log(app: App, record: Record) -> KeptLog:
@@ -113,13 +114,14 @@ def _kept(kept: KeptLog) -> Iterator[bytes | str]:
 
 
 def _last_lines(pieces: Iterator[bytes | str], lines: int) -> Iterator[bytes]:
-    """The last lines; no more than these and a piece are held."""
+    """The last lines, of one that is very long its end; no more than these and a piece are held."""
     last: deque[bytes] = deque(maxlen=lines)
     rest = b""
     for piece in pieces:
         if isinstance(piece, bytes):
             *whole, rest = (rest + piece).split(b"\n")
             last.extend(line + b"\n" for line in whole)
+            rest = rest[-LINE_BYTES:]
     if rest:
         last.append(rest)
     yield from last

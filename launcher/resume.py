@@ -19,7 +19,7 @@ from launcher.sync import Moved, going_on
 from launcher.untrusted import clean
 from remote import runs, store, sync
 from remote.agent import Agent
-from remote.errors import RemoteError
+from remote.errors import NotFound, RemoteError
 from remote.runs import Checkpoint
 
 FOLDER = "checkpoints"
@@ -51,12 +51,6 @@ def plan(
     state = again.require_ended(app, old, force=force, verb="resume")
     if state.state == "succeeded":
         raise LaunchError(f"{old.run_id} succeeded: there is nothing left to do", hint=f"launch pull {old.run_id}")
-    if state.state == "gone":  # its start may have been cut off
-        before = old.resumed_from
-        raise NoCheckpoint(
-            f"{old.run_id} is not on {old.host}",
-            hint=f"launch resume {before} --force" if before else f"launch retry {old.run_id} starts it from the start",
-        )
     agent, cache = app.agent(host), app.settings.cache
     if host == old.host:
         root, found = _checkpoints(app.agent(old.host), old)
@@ -79,8 +73,19 @@ def _paths(checkpoint: str) -> list[str]:
 
 
 def _checkpoints(agent: Agent, old: Record) -> tuple[str, list[Checkpoint]]:
-    """Where the run lies there, and its checkpoints, newest first.  Raises NoCheckpoint."""
-    _, root, found = runs.checkpoints(agent, old.run_id)
+    """Where the run lies there, and its checkpoints, newest first.
+
+    Raises NoCheckpoint, and LaunchError where the run is not there: it was removed, or its start was cut off.
+    """
+    try:
+        _, root, found = runs.checkpoints(agent, old.run_id)
+    except NotFound as error:
+        before = old.resumed_from
+        raise LaunchError(
+            f"{old.run_id} is not on {old.host}",
+            hint=f"launch resume {before} --force" if before else f"launch retry {old.run_id} starts it from the start",
+            code=NoCheckpoint.code,
+        ) from error
     if not found:
         raise NoCheckpoint(
             f"{old.run_id} left no checkpoint on {old.host}", hint=f"launch retry {old.run_id} starts it from the start"

@@ -125,6 +125,10 @@ def test_a_pulled_copy_is_cut_at_no_character(cli, box, tmp_path):
     Ledger(cli.home / "launch" / "ledger.sqlite").note_pulled(run_id, tmp_path)
     box.relay.target_port = 1
     assert cli("logs", run_id).stdout == text
+    (tmp_path / "log.txt").write_bytes(b"x" * 3_000_000 + b"end")
+    last = cli("logs", run_id, "-n", "1").stdout
+    assert last.endswith("xend\n")
+    assert len(last) <= (1 << 20) + 1
 
 
 def test_a_copy_of_a_part_says_what_it_lacks(cli, box):
