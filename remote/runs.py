@@ -433,10 +433,10 @@ def _state(row: Any, *asked: str) -> State:
         )
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise BadReply("the state of a run has the wrong shape") from error
-    if state.run_id not in asked if asked else not RUN_ID.match(state.run_id):
-        raise BadReply("the state of a run is that of another")
     if state.state not in STATES:
         raise RemoteError(
-            f"{state.run_id}: state {state.state[:40]!r} is unknown here", hint="pip install --upgrade lora-launch"
+            f"{state.run_id[:80]}: state {state.state[:40]!r} is unknown here", hint="pip install --upgrade lora-launch"
         )
+    if state.run_id not in asked if asked else not RUN_ID.match(state.run_id):
+        raise BadReply("the state of a run is that of another")
     return state
