@@ -82,6 +82,7 @@ def adopt(app: App, name: str, host: str | None, observer: Observer, *, base: Pa
         _sources(submission, base),
         state=asked.state.state,
         reason=asked.state.reason,
+        since=max(0.0, time.time() - asked.state.age_s) if math.isfinite(asked.state.age_s) else 0.0,
         attempt=asked.attempt,
         resumed_from=asked.resumes if RUN_ID.match(asked.resumes) else "",
         adopted=True,
@@ -94,15 +95,16 @@ def _found(app: App, name: str, host: str | None, observer: Observer) -> tuple[s
     """The host and the id of the one run that is called so."""
     there: list[Line] = []
     if host is not None:
-        searched, there = [host], _lines(runs.states(app.agent(host)), host)
+        searched, missed, there = [host], list[str](), _lines(runs.states(app.agent(host)), host)
     else:
-        searched = [one.name for one in app.hosts.all()]
+        searched, missed = [one.name for one in app.hosts.all()], list[str]()
         for answer in ask(app, searched, lambda _, agent: runs.states(agent)):
             if answer.error is not None:
+                missed.append(answer.host)
                 observer(Note(clean(f"{answer.host} was not searched: {answer.error.message}")))
             there += _lines(answer.value or [], answer.host)
     if not any(name in (line.run_id, line.name) or (name and line.run_id.startswith(name)) for line in there):
-        where = ", ".join(searched) or "any host: none is saved"
+        where = ", ".join(one for one in searched if one not in missed) or "any host that was searched"
         raise NoSuchRun(f"no run {name!r} on {where}", hint="launch ps --host NAME lists what is there")
     line = chosen(sorted(there, key=lambda line: -line.submitted_at), name)
     twins = sorted(other.host for other in there if other.run_id == line.run_id)

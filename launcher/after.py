@@ -47,6 +47,11 @@ def poweroff(name: str, profile: Profile, workspace: str, *, keep_on_failure: bo
     }
 
 
+def check(values: Sequence[str]) -> None:
+    """Raises LaunchError for what `targets` would not take; asks for nothing."""
+    targets(values, lambda what: "later")
+
+
 def targets(values: Sequence[str], secret: Callable[[str], str | None]) -> list[dict[str, Any]]:
     """Where to tell that a run is over: addresses, or `wechat` for AutoDL's; they hold secrets.
 

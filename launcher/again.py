@@ -26,7 +26,7 @@ from launcher.terms import Terms
 from launcher.untrusted import clean
 from remote import runs, store
 from remote.agent import Agent
-from remote.errors import RemoteError, TimedOut, Unreachable
+from remote.errors import RemoteError
 
 JOBS = (("preparing", "fetch"), ("running", "train"), ("verifying", "finish"))
 
@@ -68,7 +68,7 @@ def require_ended(app: App, record: Record, *, force: bool, verb: str) -> runs.S
     do the same work, and the older one may be the better.
     """
     try:
-        [state] = runs.states(app.agent(record.host), [record.run_id])
+        state = runs.state(app.agent(record.host), record.run_id)
     except (RemoteError, LaunchError) as error:  # also another machine at its address: its box may be on elsewhere
         state = runs.State(record.run_id, "unknown", error.message)
     if record.is_over and record.state != "gone" and state.state in ("unknown", "gone"):
@@ -154,7 +154,7 @@ def start(
     ledger.add(record)
     if ledger.find(old.run_id).state != "succeeded":  # of what succeeded nothing is taken over
         ledger.note_superseded(old.run_id, record.run_id)
-    try:
+    with submit.starting(record, partial(_forget, ledger, record, old)):
         started = runs.submit(
             agent,
             _supervision(new, agent) | terms.for_host(report.profile, agent),
@@ -163,11 +163,6 @@ def start(
             from_run=new.from_run,
             secrets=secrets,
         )
-    except (Unreachable, TimedOut):
-        raise  # it may have started, and must not be forgotten
-    except RemoteError:
-        _forget(ledger, record, old)
-        raise
     where = submit.where(started)
     observer(Note(f"run {record.run_id}, attempt {record.attempt}, started on {record.host} in {where}"))
     return started

@@ -197,10 +197,14 @@ class _Fetched:
 
 
 def _finished_state(record: Record, agent: Agent, ledger: Ledger) -> runs.State:
-    [state] = runs.states(agent, [record.run_id])
+    state = runs.state(agent, record.run_id)
     ledger.note_state(record.run_id, state.state, state.reason)
     if state.state == "gone":
-        raise LaunchError(f"{record.run_id} is not on {record.host} any more", hint="launch ps -a")
+        raise LaunchError(
+            f"{record.run_id} is not on {record.host} any more",
+            hint=f"launch retry {record.run_id} does it once more; launch rm {record.run_id} forgets it",
+            code="not_found",
+        )
     if not state.is_over:
         raise NotFinished(f"{record.run_id} is {state.state}", hint=f"launch wait {record.run_id}")
     return state
@@ -260,7 +264,7 @@ def _fetch(
     shutil.rmtree(part.root / STAGING, ignore_errors=True)  # of an earlier pull, of files that are others by now
     size_bytes = sum(outcome.sent_bytes for outcome in outcomes)
     files = sum(len(outcome.sent) for outcome in outcomes)
-    observer(Note(f"fetched {files} files, {size_bytes / 1e6:.1f} MB"))
+    observer(Note(f"{record.run_id}: fetched {files} files, {size_bytes / 1e6:.1f} MB"))
     return _Fetched(size_bytes, tuple(unasked))
 
 

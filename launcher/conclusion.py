@@ -43,7 +43,8 @@ def conclude(app: App, record: Record, state: State, output: Output) -> None:
             raise RunFailed(said, hint=f"launch logs {record.run_id} -n 50", code=code)
         data = {"run_id": record.run_id, "host": record.host, "state": state.state, **card.to_json()}
         raise RunFailed("\n".join([said, *lines(card, state.reason)]), hint=card.next, code=code, data=data)
-    seconds = round(state.run_age_s, 1) if math.isfinite(state.run_age_s) else None  # infinity is not JSON
+    took_s = state.run_age_s - state.age_s  # from the submission to the end
+    seconds = round(took_s, 1) if math.isfinite(took_s) else None  # infinity is not JSON
     ended = {"run_id": record.run_id, "host": record.host, "state": state.state, "seconds": seconds}
     output.show(ended, lambda console: console.print(f"{record.run_id} succeeded\nlaunch pull {record.run_id}"))
 
@@ -55,7 +56,14 @@ def card_of(app: App, record: Record, state: State) -> Card | None:
     except (RemoteError, LaunchError):
         found = _at_home(record)
     spec = record.submission.spec
-    asked = Asked(record.host, record.run_id, spec.train_batch_size, spec.max_length, spec.learning_rate)
+    asked = Asked(
+        record.host,
+        record.run_id,
+        spec.train_batch_size,
+        spec.max_length,
+        spec.learning_rate,
+        can_resume=found.can_resume is not False,
+    )
     card = crash.explain(state.state, state.reason, found.measured, clean(found.log_tail), asked)
     if card is None:
         return None

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import click
-
 from launcher.app import App
 from launcher.conclusion import conclude
-from launcher.errors import EXIT_DETACHED
 from launcher.ledger import Record
 from launcher.log_text import kept_log
 from launcher.output import Output
@@ -25,9 +22,7 @@ def follow(app: App, record: Record, output: Output, part: Part = WHOLE) -> None
     try:
         state = watch(record, app.agent(record.host), app.ledger, output.observe, part=part, kept=kept)
     except KeyboardInterrupt:
-        output.close()
-        click.echo(f"\ndetached; the run goes on: launch logs {record.run_id} -f", err=True)
-        raise click.exceptions.Exit(EXIT_DETACHED) from None
+        output.detached("detached; the run goes on", f"launch logs {record.run_id} -f")
     except RemoteError:
         if kept.standing():
             output.observe(Note(f"launch logs {record.run_id} shows what is known of the log without the host"))

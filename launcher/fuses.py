@@ -9,6 +9,7 @@ from typing import Any
 
 from launcher.app import App
 from launcher.errors import LaunchError
+from launcher.ledger import chosen
 from launcher.untrusted import clean
 from remote import runs
 
@@ -63,9 +64,8 @@ def find(app: App, run: str | None, host: str | None) -> Place:
         if named:
             return Place(min(named, key=lambda one: one.run_age_s).run_id, host)
         raise LaunchError(f"no run {run!r} on {host}", code="run_not_found", hint=f"launch ps --host {host}")
-    records = [record for record in app.ledger.all() if record.host == host] if host else []
-    record = records[0] if records else app.ledger.find(run)
-    return Place(record.run_id, record.host)
+    line = chosen([line for line in app.ledger.lines() if host in (None, line.host)], run)
+    return Place(line.run_id, line.host)
 
 
 def look(app: App, run: str | None, host: str | None) -> list[Fuse]:

@@ -110,9 +110,10 @@ class Ledger:
                 _migrate(database)
                 yield database
         except (sqlite3.Error, IndexError) as error:
+            is_busy = getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY
             raise LaunchError(
                 f"the ledger {self._path}: {error}",
-                hint=MOVE_AWAY,
+                hint="another launch writes to it for long: the same command again" if is_busy else MOVE_AWAY,
             ) from error
         finally:
             database.close()

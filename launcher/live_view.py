@@ -28,6 +28,7 @@ BAR_CELLS = (8, 30)
 GAP = "  "
 LARGEST = 1e15
 STATE_CHARACTERS = 12
+TRAINING = "running"
 STYLES = {"": "", "bold": "\x1b[1m", "dim": "\x1b[2m"}
 PLAIN_TERMINALS = ("dumb", "unknown")
 
@@ -92,12 +93,13 @@ class Figures:
     def _way(self, columns: int) -> str:
         """How far it is, and what that takes."""
         step, steps = number(self._step.get("step")), number(self._step.get("steps"))
-        items = [Item(self._state or "running", 4)]
+        items = [Item(self._state or TRAINING, 4)]
         share = None
         if step is not None and steps:
             share = min(1.0, max(0.0, step / steps))
             items += [Item(f"{whole(step)}/{whole(steps)}", 1), Item(f"{math.floor(100 * share)}%", 0)]
-        eta_s = number(self._step.get("eta_s"))
+        # It is the training's: what comes after that tells nothing of how long it takes.
+        eta_s = number(self._step.get("eta_s")) if self._state in ("", TRAINING) else None
         if eta_s is not None:
             eta_s = max(0.0, eta_s - (time.monotonic() - self._step_at))
             items.append(Item(f"ETA {in_words(eta_s)}", 0))
@@ -105,7 +107,7 @@ class Figures:
             elapsed_s = time.monotonic() - self._submitted
             items.append(Item(in_words(elapsed_s), 3))
             if self._price is not None:
-                items.append(Item(self._price.of(elapsed_s), 2))
+                items.append(Item(f"cost {self._price.of(elapsed_s)}", 2))
                 if eta_s is not None:
                     items.append(Item(f"of ~{self._price.of(elapsed_s + eta_s)}", 5))
         if share is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 from collections import deque
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -18,6 +19,7 @@ from launcher.watch import WHOLE, Part, watch
 from remote.errors import RemoteError
 
 READ_BYTES = 256 * 1024
+LINE_BYTES = 1024 * 1024
 
 
 def kept_log(app: App, record: Record) -> KeptLog:
@@ -63,13 +65,18 @@ def show_copy(app: App, record: Record, observer: Observer, part: Part, why: str
         return False
     if part.since_s is not None:
         observer(Note("a copy does not tell when a line was printed: --since can't be applied"))
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")  # a piece may end within a character
     for piece in pieces if part.tail is None else _last_lines(pieces, part.tail):
-        observer(Note(piece) if isinstance(piece, str) else LogPiece(piece.decode("utf-8", "replace")))
+        observer(Note(piece) if isinstance(piece, str) else LogPiece(decoder.decode(piece)))
+    observer(LogPiece(decoder.decode(b"", final=True)))
     return True
 
 
-def log_text(app: App, record: Record, part: Part, limit_characters: int) -> str:
-    """The log, cleaned.  Raises as `show_log`, and LaunchError where it is longer than the limit."""
+def log_text(app: App, record: Record, part: Part, limit_characters: int, observer: Observer) -> str:
+    """The log, cleaned; the observer is told the notes.
+
+    Raises as `show_log`, and LaunchError where it is longer than the limit.
+    """
     cleaner, pieces, size = Cleaner(), list[str](), 0
 
     def collect(progress: Progress) -> None:
@@ -83,6 +90,8 @@ def log_text(app: App, record: Record, part: Part, limit_characters: int) -> str
                     hint=f"launch logs {record.run_id} -n 1000 --json, or without --json",
                     code="log_too_long",
                 )
+        else:
+            observer(progress)
 
     show_log(app, record, collect, part)
     return "".join(pieces) + cleaner.rest()
@@ -105,13 +114,14 @@ def _kept(kept: KeptLog) -> Iterator[bytes | str]:
 
 
 def _last_lines(pieces: Iterator[bytes | str], lines: int) -> Iterator[bytes]:
-    """The last lines; no more than these and a piece are held."""
+    """The last lines, of one that is very long its end; no more than these and a piece are held."""
     last: deque[bytes] = deque(maxlen=lines)
     rest = b""
     for piece in pieces:
         if isinstance(piece, bytes):
             *whole, rest = (rest + piece).split(b"\n")
             last.extend(line + b"\n" for line in whole)
+            rest = rest[-LINE_BYTES:]
     if rest:
         last.append(rest)
     yield from last

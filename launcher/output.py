@@ -7,10 +7,11 @@ import json
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
+from launcher.errors import EXIT_DETACHED
 from launcher.progress import LogPiece, Note, Progress, RunAge, RunNews, Transfer
 from launcher.untrusted import Cleaner, clean
 from remote.onhost.states import FINAL
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
 # What is over within a second or two needs no bar.
 WORTH_A_BAR_BYTES = 4 * 1024 * 1024
+# Of what an event says: a host may say megabytes.
+LINE_CHARACTERS = 2000
 
 
 class Output:
@@ -101,6 +104,15 @@ class Output:
         if hint:
             console.print(f"hint: {hint}", soft_wrap=True)
 
+    def detached(self, message: str, next_step: str) -> NoReturn:
+        """End the process after a Ctrl-C that ended nothing else."""
+        self.close()
+        if self.as_json:
+            error = {"code": "interrupted", "message": message, "hint": next_step}
+            print(json.dumps({"ok": False, "error": error}), flush=True)
+        click.echo(f"\n{message}: {next_step}", err=True)
+        raise click.exceptions.Exit(EXIT_DETACHED) from None
+
     def observe(self, progress: Progress) -> None:
         """What goes on meanwhile.  A line of a log is shown as it is, cleaned; events move the live view."""
         match progress:
@@ -157,6 +169,7 @@ class Output:
         if self._view is not None:
             self._view.write(text)
             return
+        self._end_bar()
         stream = sys.stderr if self.as_json else sys.stdout
         stream.write(text)
         stream.flush()
@@ -178,13 +191,12 @@ class Output:
         if self._view is None and not self._has_no_view:
             from launcher import live_view
 
+            self._end_bar()
             self._view = live_view.on_stdout(self._price)
             self._has_no_view = self._view is None
-            if self._view is not None:
-                self._end_bar()
-                if not self._at_line_start:
-                    sys.stdout.write("\n")
-                    self._at_line_start = True
+            if self._view is not None and not self._at_line_start:
+                sys.stdout.write("\n")
+                self._at_line_start = True
         return self._view
 
     def _show_transfer(self, done: int, total: int, files: int) -> None:
@@ -198,7 +210,10 @@ class Output:
 
             columns = ("{task.description}", BarColumn(None), DownloadColumn(), TransferSpeedColumn(),
                        TimeRemainingColumn(compact=True))  # fmt: skip
-            self._bar = Bar(*columns, console=self._console(stderr=True), transient=True, expand=True)
+            # Stdout stays what it is: in place of it rich would put a file that swallows the orders of a live view.
+            self._bar = Bar(
+                *columns, console=self._console(stderr=True), transient=True, expand=True, redirect_stdout=False
+            )
             self._bar.add_task(f"{files:,} file{'s' * (files != 1)}", total=total)
             self._bar.start()
         self._bar.update(self._bar.task_ids[0], completed=done, total=total)
@@ -215,4 +230,4 @@ class Output:
 
 
 def _one_line(text: str) -> str:
-    return clean(text).replace("\n", " ")
+    return clean(text[:LINE_CHARACTERS]).replace("\n", " ")

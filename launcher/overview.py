@@ -334,7 +334,9 @@ def age(seconds: float | None) -> str:
 
 
 def in_words(seconds: float) -> str:
-    """A length of time in its largest unit."""
+    """A length of time in its largest unit; `?` of what is none."""
+    if not 0 <= seconds < 1e6 * DAY_S:
+        return "?"
     for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
         if seconds >= length:
             return f"{seconds / length:.0f} {unit}"

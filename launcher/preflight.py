@@ -85,6 +85,12 @@ def named_gpus(gpus: Sequence[Gpu]) -> list[str]:
     return [f"{count} x {kind}" if count > 1 else kind for kind, count in kinds.items()]
 
 
+def no_secrets(names: Sequence[str]) -> Finding:
+    """What a plan says about secrets without a value; who starts the run is asked for them."""
+    what = f"the spec names secrets without a value here: {', '.join(names)}"
+    return Finding("secrets_missing", False, what, "they will be asked for", f"set {names[0]} in the environment")
+
+
 class NotReady(LaunchError):
     """The host can't take the run; nothing was sent."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ from launcher.kept_log import KeptLog
 from launcher.ledger import Line
 from launcher.untrusted import clean
 from remote import runs
-from remote.errors import RemoteError
+from remote.errors import RemoteError, TimedOut, Unreachable
 
 
 @dataclass(frozen=True)
@@ -105,7 +106,11 @@ def remove(app: App, line: Line, *, force: bool, only_here: bool) -> Removed:
             )
         _forget(app, line)
         return Removed(line.run_id, line.host, None, home)
-    was_there, errors = runs.remove(app.agent(line.host), line.run_id, pulled=bool(home), force=force)
+    try:
+        was_there, errors = runs.remove(app.agent(line.host), line.run_id, pulled=bool(home), force=force)
+    except (Unreachable, TimedOut) as error:
+        error.hint += f"; if that box is gone for ever: launch rm {line.run_id} --only-here"
+        raise
     _forget(app, line)
     return Removed(line.run_id, line.host, was_there, home, tuple(errors))
 
@@ -113,3 +118,4 @@ def remove(app: App, line: Line, *, force: bool, only_here: bool) -> Removed:
 def _forget(app: App, line: Line) -> None:
     app.ledger.forget(line.run_id)
     KeptLog(app.settings.kept_logs, line.run_id).forget()
+    shutil.rmtree(app.settings.checkpoints / line.run_id, ignore_errors=True)

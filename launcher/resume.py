@@ -19,11 +19,11 @@ from launcher.sync import Moved, going_on
 from launcher.untrusted import clean
 from remote import runs, store, sync
 from remote.agent import Agent
-from remote.errors import RemoteError
+from remote.errors import NotFound, RemoteError
 from remote.runs import Checkpoint
 
 FOLDER = "checkpoints"
-"""In the application's cache: what came from one host for another, by the run's id."""
+"""In a run's folder."""
 MOST_FILES = 16
 
 
@@ -57,7 +57,7 @@ def plan(
         _tell(old, found[0], f"{old.host}:{root}", observer)
         new = again.attempt(old, agent, host, cache, wheels=wheels)
         return _resuming(replace(new, from_run={"run_id": old.run_id, "paths": _paths(FOLDER)}), old)
-    came = _brought(app, old, cache / FOLDER / old.run_id, observer, force=force)
+    came = _brought(app, old, app.settings.checkpoints / old.run_id, observer, force=force)
     new = again.attempt(old, agent, host, cache, more=came, wheels=wheels)
     return _resuming(new, old)
 
@@ -73,8 +73,19 @@ def _paths(checkpoint: str) -> list[str]:
 
 
 def _checkpoints(agent: Agent, old: Record) -> tuple[str, list[Checkpoint]]:
-    """Where the run lies there, and its checkpoints, newest first.  Raises NoCheckpoint."""
-    _, root, found = runs.checkpoints(agent, old.run_id)
+    """Where the run lies there, and its checkpoints, newest first.
+
+    Raises NoCheckpoint, and LaunchError where the run is not there: it was removed, or its start was cut off.
+    """
+    try:
+        _, root, found = runs.checkpoints(agent, old.run_id)
+    except NotFound as error:
+        before = old.resumed_from
+        raise LaunchError(
+            f"{old.run_id} is not on {old.host}",
+            hint=f"launch resume {before} --force" if before else f"launch retry {old.run_id} starts it from the start",
+            code=NoCheckpoint.code,
+        ) from error
     if not found:
         raise NoCheckpoint(
             f"{old.run_id} left no checkpoint on {old.host}", hint=f"launch retry {old.run_id} starts it from the start"

@@ -17,7 +17,7 @@ def collect(names: Sequence[str], questions: Terminal) -> dict[str, str]:
 
     Raises LaunchError, which never shows a value, where there is none to be had.
     """
-    found = {name: os.environ.get(name) or _own(name) or questions.secret(f"{name} for the run") for name in names}
+    found = {name: _here(name) or questions.secret(f"{name} for the run") for name in names}
     if missing := [name for name, value in found.items() if not value]:
         raise LaunchError(
             f"the spec names secrets that have no value here: {', '.join(missing)}",
@@ -29,9 +29,15 @@ def collect(names: Sequence[str], questions: Terminal) -> dict[str, str]:
     return {name: value for name, value in found.items() if value}
 
 
-def _own(name: str) -> str:
-    if name != HUB_TOKEN:
-        return ""
+def lacking(names: Sequence[str]) -> list[str]:
+    """Those of the names for which there is no value without asking."""
+    return [name for name in names if not _here(name)]
+
+
+def _here(name: str) -> str:
+    value = os.environ.get(name, "")
+    if value or name != HUB_TOKEN:
+        return value
     from launcher.hub_repository import known_token
 
     return known_token()

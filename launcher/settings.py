@@ -38,6 +38,11 @@ class Settings:
         return self.cache / "launch"
 
     @property
+    def checkpoints(self) -> Path:
+        """What came from one host to be gone on from on another, by the run's id."""
+        return self.cache / "checkpoints"
+
+    @property
     def hashes_file(self) -> Path:
         """Digests of files that were hashed before."""
         return self.cache / "hashes.sqlite"

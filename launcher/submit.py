@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -25,7 +27,7 @@ from launcher.sync import Moved, going_on
 from launcher.untrusted import clean
 from remote import runs, store
 from remote.agent import Agent
-from remote.errors import RemoteError, TimedOut, Unreachable
+from remote.errors import BadReply, RemoteError, TimedOut, Unreachable
 
 # What a Hugging Face folder needs to be loaded; anything else in it stays at home.
 BASE_SUFFIXES = (".json", ".safetensors", ".txt", ".model", ".jinja")
@@ -149,15 +151,26 @@ def submit(
     )
     # Remembered first: if the connection breaks now, the run may have started, and must not be forgotten.
     ledger.add(record)
-    try:
+    with starting(record, partial(ledger.forget, record.run_id)):
         started = start(plan, agent, (("running", "train"), ("verifying", "finish")), terms=terms, secrets=secrets)
-    except (Unreachable, TimedOut):
-        raise
-    except RemoteError:
-        ledger.forget(record.run_id)  # refused: there is no such run
-        raise
     observer(Note(f"run {submission.run_id} started on {host_name} in {where(started)}"))
     return record, started
+
+
+@contextmanager
+def starting(record: Record, forget: Callable[[], None]) -> Iterator[None]:
+    """Around the start of a run that is remembered: it is forgotten where its host refused it, and only there."""
+    doubt = f"{record.run_id} may have started on {record.host}"
+    try:
+        yield
+    except (Unreachable, TimedOut, BadReply) as error:
+        error.message, error.hint = f"{error.message}; {doubt}", "launch ps shows whether it did"
+        raise
+    except RemoteError:
+        forget()
+        raise
+    except KeyboardInterrupt:
+        raise LaunchError(f"interrupted: {doubt}", hint="launch ps shows whether it did", code="interrupted") from None
 
 
 def where(started: runs.Started) -> str:

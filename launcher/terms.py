@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,6 +28,9 @@ class Terms:
     notify: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        if self.max_hours is not None and not math.isfinite(self.max_hours):
+            raise LaunchError("--max-hours is no number of hours", code="usage", hint="for example --max-hours 4")
+        after.check(self.notify)
         if self.on_finish and self.max_hours is None:
             raise LaunchError("--on-finish poweroff needs a limit that holds whatever happens", code="usage",
                               hint="add --max-hours 4")  # fmt: skip

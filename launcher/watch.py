@@ -107,7 +107,7 @@ class _Watching:
         self._once, self._part, self._kept, self._patience = once, part, kept, patience
         self._log = self._events = 0
         self._begun = self._is_lost = False
-        self._failures = self._odd = 0
+        self._failures = self._tries = self._odd = 0
         self._heard_at = time.monotonic()
 
     def state(self) -> runs.State:
@@ -127,6 +127,8 @@ class _Watching:
             for said in stream:
                 if self._failures:
                     self._is_back()
+                if not isinstance(said, runs.Begun):
+                    self._tries = self._odd = 0  # there was something new
                 self._heard_at = time.monotonic()
                 if isinstance(said, runs.State):
                     if self._kept:
@@ -152,6 +154,8 @@ class _Watching:
                 self._log = offset
                 self._observer(LogPiece(said.text))
             case runs.LogGap(start, offset):
+                if start != self._log:
+                    raise BadReply(f"{self._agent.host.name}: the log does not go on where it ended")
                 self._log = offset
                 self._observer(Note(f"{offset - start:,} bytes of the log are gone: its host keeps only so much of it"))
             case runs.RunEvent(fields, offset):
@@ -163,12 +167,13 @@ class _Watching:
         """Say so and wait; raises the error where it makes no sense to go on."""
         if not self._begun:
             raise error
+        self._tries += 1
         self._odd = self._odd + 1 if odd else 0
-        if self._odd > ODD_ANSWERS or (self._once and self._failures >= LOOK_TRIES):
+        if self._odd > ODD_ANSWERS or (self._once and self._tries > LOOK_TRIES):
             self.give_up()
             raise error
         self._agent.host.close()
-        wait_s = BACK_OFF_S[min(self._failures, len(BACK_OFF_S) - 1)]
+        wait_s = BACK_OFF_S[min(self._tries, len(BACK_OFF_S)) - 1]
         self._failures += 1
         away_s = time.monotonic() - self._heard_at
         if away_s < self._patience.lost_after_s:
@@ -191,5 +196,5 @@ class _Watching:
     def _is_back(self) -> None:
         away_s = time.monotonic() - self._heard_at
         self._observer(Note(f"{self._agent.host.name} is back after {in_words(away_s)}; the run went on meanwhile"))
-        self._failures = self._odd = 0
+        self._failures = 0
         self._is_lost = False

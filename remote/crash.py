@@ -62,13 +62,14 @@ class Card:
 
 @dataclass(frozen=True)
 class Asked:
-    """What the run was asked to do, as far as a next command needs it."""
+    """What the run was asked to do, as far as a next command needs it; `can_resume` is whether it left a checkpoint."""
 
     host: str
     run: str
     batch_size: int = 0
     max_length: int = 0
     learning_rate: float = 0.0
+    can_resume: bool = True
 
 
 def explain(state: str, reason: str, measured: Mapping[str, Any], log_tail: str, asked: Asked) -> Card | None:
@@ -93,6 +94,8 @@ def _next(row: Failure, asked: Asked) -> str:
         "RATE": f"{asked.learning_rate / 4:.1e}" if asked.learning_rate else "RATE",
     }
     command = row.after_a_run(host=asked.host, run=asked.run)
+    if not asked.can_resume:
+        command = re.sub(r"\Alaunch resume\b", "launch retry", command)
     for word, value in words.items():
         command = re.sub(rf"\b{word}\b", value, command)
     return command
@@ -118,7 +121,7 @@ class _Case:
         if self._state == "stopped":
             if self._reason.startswith("time limit"):
                 return "time_limit", [*self._step(), *self._last_lines(2)]
-            return "stopped_by_hand", [f"reason: {self._reason}" if self._reason else "", *self._step()]
+            return "stopped_by_hand", [self._reason, *self._step()]
         if self._reason.startswith(("supervisor killed", "the supervisor never started")):
             return "supervisor_killed", [self._reason, *self._memory(), *self._last_lines(2)]
         return None

@@ -282,7 +282,7 @@ ENDINGS = (
     _measured(
         "time_limit",
         "the time limit was reached",
-        "--max-hours was over, counted from the submission; the last checkpoint is there",
+        "--max-hours was over, which counts from the submission on",
         "launch resume RUN",
     ),
     _measured(
@@ -294,7 +294,7 @@ ENDINGS = (
     _measured(
         "stopped_by_hand",
         "stopped by hand",
-        "somebody asked for it; the last checkpoint is there",
+        "somebody asked for it",
         "launch resume RUN",
     ),
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,7 +20,10 @@ PIECE_LIMIT_BYTES = 8 * 1024 * 1024
 SILENCE_S = 30.0
 # The host may wait for a clean-up, install tmux and start the supervisor before it answers.
 SUBMIT_TIMEOUT_S = 120
-MOST_CHARACTERS = 300
+# Of what a host tells in words; a reason may quote the last line of a log.
+MOST_CHARACTERS, REASON_CHARACTERS = 300, 2000
+# It becomes part of commands that people copy, and of paths.
+RUN_ID = re.compile(r"[a-z0-9][a-z0-9-]{0,79}\Z")
 # The grace for a job, what the supervisor takes beyond it, the search for what is left, and the GPUs' memory.
 STOP_TIMEOUT_S = 90
 REMOVE_TIMEOUT_S = 600
@@ -56,10 +60,14 @@ class State:
 
 @dataclass(frozen=True)
 class Crash:
-    """What a host tells of a run that ended badly: what was measured (`crash.json`, untrusted), and its log's end."""
+    """What a host tells of a run that ended badly: what was measured (`crash.json`, untrusted), and its log's end.
+
+    `can_resume` is whether it left a checkpoint, None where that is not known.
+    """
 
     measured: dict[str, Any]
     log_tail: str
+    can_resume: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -195,14 +203,21 @@ def submit(
 
 def states(agent: Agent, run_ids: Sequence[str] | None = None) -> list[State]:
     """The states of the named runs, or of every run of the workspace."""
-    return _states(agent, agent.call("states", {"run_ids": list(run_ids) if run_ids is not None else None}))
+    asked = list(run_ids) if run_ids is not None else None
+    return _states(agent, agent.call("states", {"run_ids": asked}), asked)
+
+
+def state(agent: Agent, run_id: str) -> State:
+    """The state of one run."""
+    [found] = states(agent, [run_id])
+    return found
 
 
 def look(agent: Agent, run_ids: Sequence[str] | None, *, timeout_s: float = 60) -> tuple[list[State], Presence]:
     """As `states`, and in the same answer who else uses the host."""
     asked = list(run_ids) if run_ids is not None else None
     reply = agent.call("states", {"run_ids": asked, "host": True}, timeout_s=timeout_s)
-    return _states(agent, reply), _presence(reply.get("host"))
+    return _states(agent, reply, asked), _presence(reply.get("host"))
 
 
 def asked(agent: Agent, run_id: str, document: str) -> Asked:
@@ -213,7 +228,7 @@ def asked(agent: Agent, run_id: str, document: str) -> Asked:
         raise BadReply(f"{agent.host.name}: what it says about {run_id} has the wrong shape")
     attempt = plan.get("attempt")
     return Asked(
-        state=_state(reply.get("run")),
+        state=_state(reply.get("run"), run_id),
         document=text,
         attempt=attempt if type(attempt) is int and 0 < attempt < 1000 else 1,
         resumes=_text(plan.get("resumes")),
@@ -228,7 +243,7 @@ def checkpoints(agent: Agent, run_id: str) -> tuple[State, str, list[Checkpoint]
     if not isinstance(rows, list):
         raise BadReply(f"{agent.host.name}: the list of checkpoints has the wrong shape")
     found = sorted(map(_checkpoint, rows), key=lambda one: one.step, reverse=True)
-    return _state(reply.get("run")), _text(reply.get("root")), found
+    return _state(reply.get("run"), run_id), _text(reply.get("root")), found
 
 
 def session(agent: Agent, run_id: str) -> tuple[State, list[str]]:
@@ -237,7 +252,7 @@ def session(agent: Agent, run_id: str) -> tuple[State, list[str]]:
     argv = reply.get("argv")
     if not isinstance(argv, list) or not all(isinstance(word, str) for word in argv):
         raise BadReply(f"{agent.host.name}: what it says about the session has the wrong shape")
-    return _state(reply.get("run")), argv
+    return _state(reply.get("run"), run_id), argv
 
 
 def remove(agent: Agent, run_id: str, *, pulled: bool, force: bool, wait_s: float = 10) -> tuple[bool, list[str]]:
@@ -257,7 +272,7 @@ def remove(agent: Agent, run_id: str, *, pulled: bool, force: bool, wait_s: floa
 def stop(agent: Agent, run_id: str) -> Stopped:
     """End a run: its state afterwards, and what is left of it.  The host goes on with it even if nobody waits."""
     reply = agent.call("stop", {"run_id": run_id}, timeout_s=STOP_TIMEOUT_S)
-    state, left, gpu_left = _state(reply.get("run")), reply.get("left"), reply.get("gpu_left")
+    state, left, gpu_left = _state(reply.get("run"), run_id), reply.get("left"), reply.get("gpu_left")
     newest = None if reply.get("checkpoint") is None else _checkpoint(reply["checkpoint"])
     return Stopped(
         **vars(state), left=None if left is None else _pids(left), gpu_left=_pids(gpu_left), checkpoint=newest
@@ -266,14 +281,15 @@ def stop(agent: Agent, run_id: str) -> Stopped:
 
 def fuse(agent: Agent, run_id: str, *, off: bool = False) -> State:
     """How a run and its fuse stand, after the fuse was disarmed if that is asked."""
-    return _state(agent.call("fuse", {"run_id": run_id, "off": off}).get("run"))
+    return _state(agent.call("fuse", {"run_id": run_id, "off": off}).get("run"), run_id)
 
 
 def crash(agent: Agent, run_id: str) -> Crash:
     """Why a run ended badly, as far as its host can tell."""
     reply = agent.call("crash", {"run_id": run_id})
     measured = reply.get("crash")
-    return Crash(measured if isinstance(measured, dict) else {}, _text(reply.get("log_tail")))
+    measured = measured if isinstance(measured, dict) else {}
+    return Crash(measured, _text(reply.get("log_tail")), can_resume=reply.get("checkpoint") is not None)
 
 
 def follow(
@@ -300,7 +316,7 @@ def follow(
         with Silence(silence_s, talk.hang_up) as silence:
             reader = Reader(silence.watched(talk.rest()), line_limit=LINE_LIMIT_BYTES)
             try:
-                yield from _said(agent, reader)
+                yield from _said(agent, run_id, reader)
             except (EndedEarly, Unreachable) as error:
                 if silence.is_broken:
                     raise Unreachable(f"{agent.host.name}: nothing was heard for {silence_s:g} s") from error
@@ -315,7 +331,7 @@ def log_files(agent: Agent, run_id: str) -> tuple[str, ...]:
     return ()
 
 
-def _said(agent: Agent, reader: Reader) -> Iterator[Begun | LogText | LogGap | RunEvent | State]:
+def _said(agent: Agent, run_id: str, reader: Reader) -> Iterator[Begun | LogText | LogGap | RunEvent | State]:
     while True:
         try:
             said = json.loads(reader.line())
@@ -326,10 +342,10 @@ def _said(agent: Agent, reader: Reader) -> Iterator[Begun | LogText | LogGap | R
                     yield RunEvent(_event(line), offset)
                 case {"begin": int(offset), "age_s": int() | float() as age_s, "files": list(files)}:
                     yield Begun(offset, age_s, tuple(one for one in files if isinstance(one, str)))
-                case {"gap": int(start), "offset": int(offset)}:
+                case {"gap": int(start), "offset": int(offset)} if start < offset:
                     yield LogGap(start, offset)
                 case {"state": dict(row)}:
-                    yield _state(row)
+                    yield _state(row, run_id)
                     return
                 case {"alive": _}:
                     continue
@@ -349,11 +365,14 @@ def _event(line: str) -> dict[str, Any]:
     return event if isinstance(event, dict) else {}
 
 
-def _states(agent: Agent, reply: dict[str, Any]) -> list[State]:
+def _states(agent: Agent, reply: dict[str, Any], asked: list[str] | None) -> list[State]:
     rows = reply.get("runs")
     if not isinstance(rows, list):
         raise BadReply(f"{agent.host.name}: the list of runs has the wrong shape")
-    return [_state(row) for row in rows]
+    found = [_state(row, *(asked or ())) for row in rows]
+    if asked is not None and sorted(one.run_id for one in found) != sorted(asked):
+        raise BadReply(f"{agent.host.name}: the runs it tells of are not those that were asked for")
+    return found
 
 
 def _presence(row: Any) -> Presence:
@@ -397,13 +416,14 @@ def _seconds(value: Any) -> float | None:
     return None if value is None else float(value)
 
 
-def _state(row: Any) -> State:
+def _state(row: Any, *asked: str) -> State:
+    """The state in a row, which is that of a run that was asked for, if any was.  Raises BadReply."""
     try:
         state = State(
             run_id=str(row["run_id"]),
             state=str(row["state"]),
-            reason=_text(row.get("reason")),
-            name=_text(row.get("name")),
+            reason=_text(row.get("reason"))[:REASON_CHARACTERS],
+            name=_text(row.get("name"))[:MOST_CHARACTERS],
             age_s=float(row.get("age_s") or 0),
             run_age_s=float(row.get("run_age_s") or 0),
             position=int(row.get("position") or 0),
@@ -415,6 +435,8 @@ def _state(row: Any) -> State:
         raise BadReply("the state of a run has the wrong shape") from error
     if state.state not in STATES:
         raise RemoteError(
-            f"{state.run_id}: state {state.state!r} is unknown here", hint="pip install --upgrade lora-launch"
+            f"{state.run_id[:80]}: state {state.state[:40]!r} is unknown here", hint="pip install --upgrade lora-launch"
         )
+    if state.run_id not in asked if asked else not RUN_ID.match(state.run_id):
+        raise BadReply("the state of a run is that of another")
     return state

@@ -53,13 +53,16 @@ class Followed:
         return Path(self.agent.workspace) / "runs" / run_id
 
     def follower(self) -> int:
-        """The process on the host that serves whoever began to follow last."""
-        of_it = [
+        """The process on the host that serves whoever began to follow last, 0 where nobody does."""
+        return max(self.followers(), default=0)
+
+    def followers(self) -> list[int]:
+        """The processes on the host that serve those who follow."""
+        return [
             int(path.name)
             for path in Path("/proc").iterdir()
             if path.name.isdigit() and f"{self.agent.place.program}\0follow\0".encode() in _command_line(path)
         ]
-        return max(of_it)
 
 
 def _command_line(process: Path) -> bytes:

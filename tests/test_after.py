@@ -13,25 +13,27 @@ from typing import Any
 import pytest
 
 from jobs.run_directory import RunDirectory
-from launcher import after
-from launcher.errors import LaunchError
+from launcher import after, submit
+from launcher.errors import LaunchError, exit_status
 from launcher.terms import Terms
 from remote import profile, runs
 from remote.agent import Agent
+from remote.errors import BadReply, RemoteError, TimedOut, Unreachable
 from remote.local_host import LocalHost
 from tests.conftest import Cli
 from tests.connected import eventually, private_tmux
 from tests.test_bring_home import RUN_ID, Laptop
 from tests.test_launcher_faults import remember
 from tests.test_runs import FILES, SUCCEED
+from tests.toy import write_task
 
 PROFILES = profile.load()
 SECRET = "s3cr3t"
 
 
-def refused(call: Any, *arguments: Any) -> LaunchError:
+def refused(call: Any, *arguments: Any, **more: Any) -> LaunchError:
     with pytest.raises(LaunchError) as error:
-        call(*arguments)
+        call(*arguments, **more)
     return error.value
 
 
@@ -67,6 +69,36 @@ def test_the_terms_of_a_run_become_keys_of_its_plan(tmp_path: Path) -> None:
     assert Terms().for_host(PROFILES.named("plain"), agent) == {}
     assert "any machine behind SSH" in refused(terms.for_host, PROFILES.named("plain"), agent).message
     assert refused(Terms, None, "poweroff").code == "usage"
+    assert refused(Terms, float("nan")).code == "usage"
+    error = refused(Terms, 1.0, notify=("https://example.com/", f"ftp://x/{SECRET}"))
+    assert error.code == "usage"
+    assert SECRET not in error.message + error.hint
+
+
+def test_a_dry_run_refuses_what_the_run_would_be_refused_for(cli: Cli) -> None:
+    spec = write_task(cli.home / "task", secrets="[MY_KEY]")
+    dry = ["train", str(spec), "--host", "local", "--dry-run", "--json"]
+    found = cli(*dry).data["findings"]
+    assert ["MY_KEY" in one["what"] for one in found if one["code"] == "secrets_missing"] == [True]
+    told = cli(*dry, env={"MY_KEY": SECRET})
+    assert "secrets_missing" not in told.stdout
+    assert SECRET not in told.stdout + told.stderr
+    refusal = cli(*dry, "--on-finish", "poweroff", "--max-hours", "1")
+    assert (refusal.status, refusal.error["code"]) == (1, "poweroff_unsafe")
+
+
+@pytest.mark.parametrize("error", [Unreachable("cut"), TimedOut("late"), BadReply("what?"), KeyboardInterrupt()])
+def test_a_run_that_may_have_started_is_not_forgotten(tmp_path: Path, error: BaseException) -> None:
+    record = Laptop(tmp_path).record
+    forgotten: list[int] = []
+    with pytest.raises((RemoteError, LaunchError)) as caught, submit.starting(record, lambda: forgotten.append(1)):
+        raise error
+    assert f"{RUN_ID} may have started" in caught.value.message
+    assert caught.value.hint.startswith("launch ps")  # not the same command again: that would be a second run
+    assert exit_status(caught.value.code) == exit_status(getattr(error, "code", "interrupted"))
+    with pytest.raises(RemoteError, match="no"), submit.starting(record, lambda: forgotten.append(1)):
+        raise RemoteError("no")
+    assert forgotten == [1]
 
 
 def test_targets(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -152,17 +184,17 @@ def test_a_run_that_was_killed_ends_in_a_card(here: Here) -> None:
     assert found["evidence"][0] == "exit status 137 (signal 9) while running"
     assert "GiB" in found["evidence"][1]
     assert found["evidence"][-2:] == ["reading", "at red"]
-    assert found["next"] == f"launch resume {RUN_ID}"
+    assert found["next"] == f"launch retry {RUN_ID}"
     text = here.cli("logs", RUN_ID, "-f").stderr
     assert "  | exit status 137 (signal 9) while running\n" in text
-    assert f"hint: launch resume {RUN_ID}\n" in text
+    assert f"hint: launch retry {RUN_ID}\n" in text
     assert max(map(len, text.splitlines())) <= 80 or "error:" in max(text.splitlines(), key=len)
 
 
 def test_a_run_that_took_too_long_is_exit_124(here: Here) -> None:
     here.submit("sh", "-c", "sleep 60", limit_s=0.5)
     ended = here.cli("wait", RUN_ID, "--json")
-    assert (ended.status, ended.error["code"], ended.error["hint"]) == (124, "time_limit", f"launch resume {RUN_ID}")
+    assert (ended.status, ended.error["code"], ended.error["hint"]) == (124, "time_limit", f"launch retry {RUN_ID}")
 
 
 def test_a_card_of_a_run_whose_host_is_gone_comes_from_what_was_pulled(
@@ -196,6 +228,15 @@ def test_the_fuse_of_a_run_is_shown_and_disarmed(here: Here) -> None:
     assert here.cli("fuse", "off", RUN_ID, "--json").data["state"] == "off"
     assert "the host stays on" in here.cli("fuse", "show").stdout
     assert not (here.cli.home / "off").exists()
+
+
+def test_on_a_host_without_runs_no_other_hosts_fuse_is_disarmed(here: Here) -> None:
+    here.submit("sh", "-c", "exit 3", poweroff=here.poweroff())
+    here.finished()
+    eventually(lambda: "kept" in (here.root / "fuse.json").read_text())
+    refusal = here.cli("fuse", "off", "--host", "root@127.0.0.1:1", "-y", "--json")
+    assert (refusal.status, refusal.error["code"]) == (4, "run_not_found")
+    assert "kept" in (here.root / "fuse.json").read_text()
 
 
 def test_there_may_be_no_fuse(here: Here) -> None:

@@ -174,10 +174,17 @@ def test_a_host_that_is_gone_for_ever_is_not_asked(cli: Cli) -> None:
     write_host(cli, "box", login="root@127.0.0.1:1")
     own(cli, "away-aaaaaaaa", state="running")
     own(cli, "good-aaaaaaaa", state="succeeded")
-    assert cli("rm", "away", "--json").status == 5
+    (kept := cli.home / "launch" / "cache" / "checkpoints" / "away-aaaaaaaa" / "checkpoints").mkdir(parents=True)
+    refused = cli("rm", "away", "--json")
+    assert refused.status == 5
+    assert "launch rm away-aaaaaaaa --only-here" in refused.data["failed"][0]["hint"]
+    missed = cli("adopt", "foreign", "--json")
+    assert (missed.status, missed.error["message"]) == (4, "no run 'foreign' on any host that was searched")
+    assert kept.exists()
     told = cli("rm", "away", "good", "--only-here", "--json")
     assert (told.status, told.data["failed"][0]["code"]) == (1, "run_not_pulled")
     assert told.data["removed"][0]["was_there"] is None
+    assert not kept.parent.exists()
     assert cli("rm", "good", "--only-here", "--force").status == 0
     assert ledger(cli).lines() == []
 
@@ -193,6 +200,8 @@ def test_a_new_attempt_is_refused_while_the_old_one_may_go_on(cli: Cli, agent: A
         live = cli(verb, "live", "--json").error
         assert (live["code"], live["hint"]) == ("run_live", "launch stop live-aaaaaaaa")
         assert "succeeded" in cli(verb, "done", "--json").error["message"]
+    own(cli, "cut-aaaaaaaa", resumed_from="over-aaaaaaaa")  # its start was cut off before it was one
+    assert cli("resume", "cut", "--json").error["hint"] == "launch resume over-aaaaaaaa --force"
     nothing = cli("resume", "over", "--json").error
     assert (nothing["code"], "launch retry over-aaaaaaaa" in nothing["hint"]) == ("no_checkpoint", True)
     # It was never pushed from here, so nothing of it is to be had.

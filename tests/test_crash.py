@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -156,6 +157,12 @@ KEYS = ("exit_code", "memory", "disks", "gpus", "tail", "step", "steps", "phase"
 def test_whatever_a_host_measures_is_explained_or_not(measured, log, reason):
     card = crash.explain("failed", reason, measured, log, ASKED)
     assert card is None or all(isinstance(line, str) for line in card.evidence)
+
+
+def test_what_left_no_checkpoint_is_not_to_be_resumed():
+    for can_resume, verb in ((True, "resume"), (False, "retry")):
+        card = crash.explain("stopped", "time limit", {}, "", replace(ASKED, can_resume=can_resume))
+        assert card.next == f"launch {verb} toy-aaaaaaaa"
 
 
 def test_a_card_fits_a_terminal_of_eighty_columns():

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import re
 import signal
 import struct
+import subprocess
 import sys
 import termios
 import threading
+import time
 
 import pytest
 
 from launcher.kept_log import KeptLog
+from launcher.ledger import Ledger
 from launcher.live_view import Figures, cells
 from launcher.price import Price
 from remote.embedded import EmbeddedHost
@@ -67,6 +71,7 @@ def test_parts_of_a_log(cli, box):
     assert cli("logs", run_id, "--since", "1h", "-n", "1", "--json").data == {"run_id": run_id, "log": "line 5 评论\n"}
     assert cli("logs", run_id, "-n", "0").stdout == ""
     followed_to_its_end = cli("logs", run_id, "-f", "-n", "1")
+    assert followed_to_its_end.stderr == "launch: succeeded\n"  # in which states it was before is no news
     assert followed_to_its_end.stdout == f"line 5 评论\n{run_id} succeeded\nlaunch pull {run_id}\n"
     for argv, says in ((["--since", "10"], "10 of what?"), (["--price", "free"], "no price"), (["-n", "-1"], "-1")):
         refused = cli("logs", run_id, *argv, "--json")
@@ -95,12 +100,35 @@ def test_what_was_shown_is_kept_for_when_the_host_is_gone(cli, box):
     size = len(before.encode()) - 1 + len(b"\x1b[31m")  # kept is what the host sent, not what was shown
     assert f"up to byte {size:,}" in shown.stderr.replace("\n", " ")
     assert re.search(r"from \d+s ago", shown.stderr)
-    assert cli("logs", run_id, "-n", "2", "--json").data["log"] == "line 5 评论\nred"
+    told = cli("logs", run_id, "-n", "2", "--json")
+    assert told.data["log"] == "line 5 评论\nred"
+    assert "kept here" in told.stderr
     assert "--since can't be applied" in cli("logs", run_id, "--since", "1h").stderr.replace("\n", " ")
     refused = cli("logs", run_id, "-f", "--json")
     assert (refused.status, refused.error["code"]) == (5, "unreachable")
     KeptLog(cli.home / "launch" / "logs", run_id).forget()
     assert cli("logs", run_id, "--json").error["code"] == "unreachable"
+
+
+def test_how_a_run_ended_is_known_without_its_host(cli, box):
+    run_id = box.submit("sh", "-c", SUCCEED)
+    assert cli("wait", run_id).status == 0
+    box.relay.target_port = 1
+    ended = cli("wait", run_id, "--json")
+    assert (ended.status, ended.data["state"], ended.data["seconds"]) == (0, "succeeded", None)
+
+
+def test_a_pulled_copy_is_cut_at_no_character(cli, box, tmp_path):
+    run_id = box.submit("sh", "-c", SUCCEED)
+    text = "x" + "评论很好\n" * 60_000  # pieces of any even size end within a character
+    (tmp_path / "log.txt").write_text(text, "utf-8")
+    Ledger(cli.home / "launch" / "ledger.sqlite").note_pulled(run_id, tmp_path)
+    box.relay.target_port = 1
+    assert cli("logs", run_id).stdout == text
+    (tmp_path / "log.txt").write_bytes(b"x" * 3_000_000 + b"end")
+    last = cli("logs", run_id, "-n", "1").stdout
+    assert last.endswith("xend\n")
+    assert len(last) <= (1 << 20) + 1
 
 
 def test_a_copy_of_a_part_says_what_it_lacks(cli, box):
@@ -136,6 +164,15 @@ def test_ctrl_c_leaves_the_run(cli, box):
     _, notes = process.communicate(timeout=20)
     assert process.returncode == 130
     assert f"launch logs {run_id} -f" in notes
+    for argv in (["logs", "-f", "--json"], ["wait", "--json"]):
+        process = cli.start(*argv, stdout=-1, stderr=-1)
+        eventually(box.follower)
+        time.sleep(0.5)  # it has begun over there, but may not have read the answer
+        process.send_signal(signal.SIGINT)
+        said, _ = process.communicate(timeout=20)
+        assert process.returncode == 130
+        assert json.loads(said)["error"]["code"] == "interrupted"
+        eventually(lambda: not box.followers())
     assert cli("ps", "--json").data["runs"][0]["state"] == "running"
     cli("stop", run_id, "-y")
 
@@ -187,8 +224,13 @@ class Screen:
 
     def shown(self):
         """The lines, from the first on; text that is too wide wraps."""
+        return self.of(self.columns, self.raw.decode("utf-8", "replace"))
+
+    @staticmethod
+    def of(columns, raw):
+        """The same of any text for a terminal."""
         lines, row, column = [""], 0, 0
-        text = re.sub(r"\x1b\[[0-9;]*m", "", self.raw.decode("utf-8", "replace"))
+        text = re.sub(r"\x1b\[[0-9;]*m", "", raw)
         for token in re.findall(r"\x1b\[\d*[AJ]|[^\x1b]", text):
             if token.endswith("A") and len(token) > 1:
                 row -= int(token[2:-1] or 1)
@@ -203,7 +245,7 @@ class Screen:
                 if row == len(lines):
                     lines.append("")
             else:
-                if cells(lines[row][:column] + token) > self.columns:
+                if cells(lines[row][:column] + token) > columns:
                     row, column = row + 1, 0
                     lines.append("")
                 lines[row] = lines[row][:column] + token
@@ -226,8 +268,7 @@ def test_the_live_view_stays_below_the_log_and_leaves_nothing(cli, box, columns)
             assert b"71 C" in screen.raw or columns < 80
             assert b"97%" in screen.raw
             assert "¥".encode() in screen.raw
-            assert "a prompt? " in screen.shown()
-            assert screen.shown()[-1].rstrip()
+            eventually(lambda: "a prompt? " in screen.shown()[:-1] and screen.shown()[-1].rstrip())
         assert "warning: [red]odd" in "".join(screen.shown())
         (box.root(run_id) / "go").touch()
         assert process.wait(30) == 0
@@ -245,6 +286,39 @@ def test_the_live_view_stays_below_the_log_and_leaves_nothing(cli, box, columns)
     assert "tok/s" not in left
     assert left.count("a prompt? answered") == 1
     assert left.endswith(f"launch pull {run_id}")
+
+
+AFTER_A_PUSH = """
+from launcher.output import Output
+from launcher.progress import Note, RunNews, Transfer
+output = Output()
+output.observe(Transfer(0, 50_000_000, 3))
+output.observe(Transfer(50_000_000, 50_000_000, 3))
+output.observe(Note("sent 3 files"))
+for step in range(1, 6):
+    output.observe(RunNews("step", {"step": step, "steps": 5, "eta_s": 5.0 - step}))
+    output.observe(Note(f"after step {step}"))
+output.observe(RunNews("state", {"state": "verifying"}))
+output.observe(RunNews("step", {"step": 5, "steps": 5, "eta_s": 0.0}))
+output.observe(Note("verified"))
+output.close()
+"""
+
+
+def test_the_live_view_after_a_bar_leaves_nothing_either():
+    screen = Screen(80)
+    env = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "NO_COLOR", "TERM")}
+    argv = [sys.executable, "-c", AFTER_A_PUSH]
+    try:
+        subprocess.run(
+            argv, env=env | {"TERM": "xterm"}, stdout=screen.theirs, stderr=screen.theirs, timeout=60, check=True
+        )
+    finally:
+        screen.close()
+    assert re.search(rb"verifying  \[#+\]  5/5  100%\r", screen.raw)  # how long that takes nobody knows
+    ours = screen.raw.partition(b"launch: after step 1")[2].decode()
+    left = re.findall(r"launch: .*|\d/5", "\n".join(Screen.of(80, ours)))
+    assert left == [*(f"launch: after step {n}" for n in range(2, 6)), "launch: verifying", "launch: verified"]
 
 
 @pytest.mark.parametrize("variables", [{"NO_COLOR": "1"}, {"TERM": "dumb"}])

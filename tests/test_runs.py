@@ -72,6 +72,11 @@ class Place:
     def json(self, run_id, name):
         return json.loads((self.root(run_id) / name).read_bytes())
 
+    def has_said(self, run_id):
+        """Wait until there is something in its log, which may not be there at first."""
+        log = self.root(run_id) / "log.txt"
+        eventually(lambda: log.exists() and log.read_bytes())
+
     def state(self, run_id):
         [state] = runs.states(self.agent, [run_id])
         return state
@@ -308,7 +313,7 @@ def test_following_over_broken_connections_loses_and_doubles_nothing(far_place):
 
 def test_a_look_at_a_run_that_goes_on(any_place):
     run_id = any_place.submit("echo begun; sleep 60")
-    eventually(lambda: (any_place.root(run_id) / "log.txt").read_bytes())
+    any_place.has_said(run_id)
     log, _, state = any_place.followed(run_id, once=True)
     assert (log, state.state, state.is_over) == ("begun\n", "running", False)
     assert 0 <= state.age_s < 20
@@ -318,7 +323,7 @@ def test_a_look_at_a_run_that_goes_on(any_place):
 
 def test_stop_ends_the_job_and_what_it_started(place):
     run_id = place.submit("sleep 60 & echo $!; trap 'echo saved; exit 9' TERM; wait")
-    eventually(lambda: (place.root(run_id) / "log.txt").read_bytes())
+    place.has_said(run_id)
     started = time.monotonic()
     state = runs.stop(place.agent, run_id)
     assert time.monotonic() - started < 8
@@ -333,7 +338,7 @@ def test_stop_ends_the_job_and_what_it_started(place):
 
 def test_stop_ends_a_job_that_will_not_hear(any_place):
     run_id = any_place.submit("trap '' TERM; echo deaf; while :; do sleep 1; done", stop_grace_s=0.5)
-    eventually(lambda: (any_place.root(run_id) / "log.txt").read_bytes())
+    any_place.has_said(run_id)
     child = any_place.child(run_id)
     state = runs.stop(any_place.agent, run_id)
     assert (state.state, state.reason) == ("stopped", "asked to")

@@ -49,9 +49,8 @@ def command(
     if following:
         follow(app, record, output, part)
     elif as_json:
-        output.show(
-            {"run_id": record.run_id, "log": log_text(app, record, part, JSON_CHARACTERS)}, lambda console: None
-        )
+        text = log_text(app, record, part, JSON_CHARACTERS, output.observe_notes)
+        output.show({"run_id": record.run_id, "log": text}, lambda console: None)
     else:
         show_log(app, record, output.observe, part)
         output.close()

@@ -42,11 +42,12 @@ def command(
     """
     from launcher import again, resume
     from launcher.follow import follow
+    from launcher.price import of_spec
     from launcher.terms import Terms
 
     terms = Terms(max_hours, on_finish, keep_on_failure, notify)
-    output = Output(as_json=as_json)
     old = app.ledger.find(run)
+    output = Output(as_json=as_json, price=of_spec(old.submission.spec.price))
     there = host or old.host
     wheels = again.wheels(app, old, there, output.observe) if offline_wheels else ()
     attempt = resume.plan(app, old, there, output.observe, force=force, wheels=wheels)

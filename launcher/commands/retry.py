@@ -41,11 +41,12 @@ def command(
     """
     from launcher import again, retry
     from launcher.follow import follow
+    from launcher.price import of_spec
     from launcher.terms import Terms
 
     terms = Terms(max_hours, on_finish, keep_on_failure, notify)
-    output = Output(as_json=as_json)
     old = app.ledger.find(run)
+    output = Output(as_json=as_json, price=of_spec(old.submission.spec.price))
     there = host or old.host
     wheels = again.wheels(app, old, there, output.observe) if offline_wheels else ()
     attempt = retry.plan(app, old, there, force=force, wheels=wheels)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import click
 
 from launcher.app import App
-from launcher.errors import EXIT_DETACHED
 from launcher.options import json_option, yes_option
 from launcher.output import Output
 
@@ -27,9 +26,9 @@ def command(app: App, run: str | None, yes: bool, as_json: bool) -> None:
     record = app.ledger.find(run)
     if run is None and not yes and not click.confirm(f"Stop {record.run_id} on {record.host}?", err=True):
         raise click.Abort
+    output = Output(as_json=as_json)
     try:
         ended = stop(app, record)
     except KeyboardInterrupt:
-        click.echo(f"\nnobody waits any more; {record.host} may still be ending it: launch ps", err=True)
-        raise click.exceptions.Exit(EXIT_DETACHED) from None
-    Output(as_json=as_json).show(ended.to_json(), lambda console: console.print(ended.in_words(), soft_wrap=True))
+        output.detached(f"nobody waits any more; {record.host} may still be ending it", "launch ps")
+    output.show(ended.to_json(), lambda console: console.print(ended.in_words(), soft_wrap=True))

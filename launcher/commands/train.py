@@ -72,6 +72,9 @@ def command(
         report = replace(report, findings=(*report.findings, *forecast.findings(expected, plan.submission.spec)))
         output.observe(Note(clean(expected.in_words(plan.submission.spec))))
     if dry_run:
+        terms.for_host(report.profile, agent)  # raises where the host could not keep them
+        if lacking := run_secrets.lacking(asked.secrets):
+            report = replace(report, findings=(*report.findings, preflight.no_secrets(lacking)))
         data = plan.to_json() | {"findings": [one.to_json() for one in report.findings]}
         data |= {"forecast": expected.to_json() if expected else None}
         output.show(data, lambda console: console.print(preflight.in_words(report, plan), soft_wrap=True))

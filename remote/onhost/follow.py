@@ -183,14 +183,18 @@ class _Events:
         """Whether the last word of the supervisor was among those read."""
 
     def to_tail(self) -> None:
-        """Go on shortly before the end: what counts of them are the last ones."""
+        """Go on shortly before the end, with the state that the run is in: what was before that does not count."""
         try:
             size = os.path.getsize(self._path)
         except OSError:
             return
         start = max(0, size - EVENTS_TAIL_BYTES)
         content = log_segments.read_at(self._path, start, EVENTS_TAIL_BYTES) or b""
-        self._offset = start + (content.find(b"\n") + 1 if start else 0)
+        self._offset = at = start + (content.find(b"\n") + 1 if start else 0)
+        for line in content[at - start :].splitlines(keepends=True):
+            if _state_in(line):
+                self._offset = at
+            at += len(line)
 
     def read(self) -> Tuple[bytes, int]:
         """New whole lines, and where they begin."""
@@ -206,18 +210,20 @@ class _Events:
         elif len(new) < CHUNK_BYTES:
             new = b""
         self._offset += len(new)
-        self.are_over = self.are_over or any(map(_is_last_word, new.splitlines()))
+        self.are_over = self.are_over or any(_state_in(line) in FINAL for line in new.splitlines())
         return new, start
 
 
-def _is_last_word(line: bytes) -> bool:
+def _state_in(line: bytes) -> Optional[str]:
+    """The state that an event tells, None where it tells something else."""
     if b'"state"' not in line:
-        return False
+        return None
     try:
         event = json.loads(line)
     except (ValueError, RecursionError):
-        return False
-    return isinstance(event, dict) and event.get("type") == "state" and event.get("state") in FINAL
+        return None
+    told = event.get("state") if isinstance(event, dict) and event.get("type") == "state" else None
+    return told if isinstance(told, str) else None
 
 
 def _whole_characters(content: bytes) -> bytes:

@@ -109,7 +109,9 @@ def states(request: Dict[str, Any]) -> Dict[str, Any]:
 
     workspace = request["workspace"]
     secret_file.sweep()
-    places = Queue(workspace).waiting()
+    places: Dict[str, int] = {}
+    with contextlib.suppress(OSError):  # a queue that can't be read must not hide the runs
+        places = Queue(workspace).waiting()
     folder = os.path.join(workspace, "runs")
     ids = request.get("run_ids")
     if ids is None:
@@ -313,7 +315,8 @@ def fuse(request: Dict[str, Any]) -> Dict[str, Any]:
 
 
 def crash(request: Dict[str, Any]) -> Dict[str, Any]:
-    """What was measured when a run ended badly, and the end of its log."""
+    """What was measured when a run ended badly, the end of its log, and its newest checkpoint, if there is one."""
+    from . import checkpoints as those
     from . import evidence
     from .atomic import read_object
     from .run import Run
@@ -323,7 +326,11 @@ def crash(request: Dict[str, Any]) -> Dict[str, Any]:
     with contextlib.suppress(FileNotFoundError), open(run.path(run.plan()["files"]["log"]), "rb") as log:
         log.seek(max(0, log.seek(0, os.SEEK_END) - LOG_TAIL_BYTES))
         tail = log.read(LOG_TAIL_BYTES)
-    return {"crash": read_object(run.path(evidence.NAME)), "log_tail": tail.decode("utf-8", "replace")}
+    return {
+        "crash": read_object(run.path(evidence.NAME)),
+        "log_tail": tail.decode("utf-8", "replace"),
+        "checkpoint": next(iter(those.of_run(run)), None),
+    }
 
 
 REPLYING: Dict[str, Callable[[Dict[str, Any]], Dict[str, Any]]] = {
