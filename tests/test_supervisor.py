@@ -292,10 +292,10 @@ def test_ctrl_c_in_the_session_does_not_end_the_run(place):
     assert place.end(run_id).state == "succeeded"
 
 
-def test_what_left_the_group_and_holds_the_output_does_not_hold_up_the_run(place):
+def test_what_can_not_be_found_and_holds_the_output_does_not_hold_up_the_run(place):
     if shutil.which("setsid") is None:
         pytest.skip("needs setsid")
-    run_id = place.submit(f"setsid sleep 30 & echo $!; {SUCCEED}")
+    run_id = place.submit(f"setsid env -i sleep 30 & echo $!; {SUCCEED}")
     began = time.monotonic()
     log, _, state = place.followed(run_id)
     assert state.state == "succeeded"

@@ -16,7 +16,7 @@ from typing import Any, Dict, Iterator, List, Optional, Tuple
 from . import log_segments, process
 from .frames import message
 from .refused import Refused
-from .run import Run
+from .run import Run, run_age_s
 from .states import FINAL
 
 POLL_S = 0.04
@@ -61,7 +61,7 @@ class _Follower:
         self._state: Optional[Dict[str, Any]] = None
 
     def messages(self, once: bool) -> Iterator[bytes]:
-        yield message({"begin": self._log.offset, "age_s": self._age_s(), "files": self._log.files()})
+        yield message({"begin": self._log.offset, "age_s": run_age_s(self._plan), "files": self._log.files()})
         said_at = news_at = time.monotonic()
         while True:
             state = self._over(once)
@@ -114,13 +114,6 @@ class _Follower:
         if not there:
             self._checked = now
         return None
-
-    def _age_s(self) -> float:
-        """Since the run was submitted, by a clock that nobody sets where there was one then."""
-        then = self._plan.get("submitted_clock")
-        if isinstance(then, (int, float)) and self._plan["boot"] == process.boot_marker():
-            return max(0.0, process.clock() - then)
-        return max(0.0, time.time() - float(self._plan["submitted_at"]))
 
     def _is_supervised(self) -> bool:
         supervisor = self._run.supervisor() if self._plan["boot"] == process.boot_marker() else None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import tempfile
@@ -26,7 +25,7 @@ class Started(NamedTuple):
 
 def start(run: Run, tmux: Found) -> Started:
     """Start the run's supervisor and wait until it has signed in.  Raises Refused."""
-    argv = [sys.executable, "-I", sys.argv[0], "supervise", os.path.dirname(os.path.dirname(run.root)), run.run_id]
+    argv = [sys.executable, "-I", sys.argv[0], "supervise", run.workspace, run.run_id]
     started = Started("setsid", tmux.why)
     if tmux.path:
         complaint = _in_tmux(tmux.path, name(run.run_id), run.root, argv)

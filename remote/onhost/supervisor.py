@@ -17,13 +17,14 @@ from typing import Any, Dict, List, Optional
 
 from . import accelerator, gpu, guard, process, secret_file
 from .atomic import read_json, write_json
+from .descendants import RUN_VARIABLE, Descendants
 from .evidence import Evidence
 from .job import Job
 from .log_file import LogWriter
 from .queue import Queue
 from .refused import Refused
 from .reserve import Reserve
-from .run import RUN_VARIABLE, Run
+from .run import Run
 
 HEARTBEAT_S = 5.0
 TURN_S = 1.0
@@ -45,6 +46,7 @@ class Supervisor:
     def __init__(self, workspace: str, run: Run) -> None:
         self._run, self._plan = run, run.plan()
         self._queue = Queue(workspace)
+        self._descendants = Descendants(run.run_id)
         self._stop_reason = ""
         self._sources: Dict[str, str] = {}
         self._secrets: Dict[str, str] = {}
@@ -81,7 +83,7 @@ class Supervisor:
             guard.start(self._run, json.loads(targets or "[]"), self._sources)
         try:
             return self._all()
-        except OSError as error:
+        except (OSError, Refused) as error:
             return self._end("failed", f"the supervisor can't go on: {error}", None)
         finally:
             self._ended.set()
@@ -147,7 +149,7 @@ class Supervisor:
         """The exit status of the phase's process, 127 when it could not be started."""
         try:
             job = Job(self._argv(phase), folder=self._run.root, feed=self._log.feed,
-                      env=self._environment(phase["state"] == "preparing"))  # fmt: skip
+                      strays=self._descendants, env=self._environment(phase["state"] == "preparing"))  # fmt: skip
         except OSError as error:
             self._log.line(f"launch: {phase['argv'][0]}: {error.strerror}")
             return 127
@@ -167,7 +169,7 @@ class Supervisor:
         return stop_grace_s(self._plan) if self._stop_reason else None
 
     def _beat(self) -> None:
-        if not os.path.exists(self._run.path("plan.json")):
+        if not self._run.is_there():
             self._stop_reason = GONE
             return
         with contextlib.suppress(OSError), open(self._run.path(self._plan["files"]["heartbeat"]), "w") as file:
