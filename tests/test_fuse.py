@@ -302,12 +302,11 @@ def test_who_submits_while_it_fires_is_told(there):
         there.submit(SUCCEED, fuse=False)
 
 
-def test_at_the_hard_limit_also_with_a_full_disk_and_a_stopped_supervisor(tmp_path):
+def test_at_the_hard_limit_also_with_a_disk_that_takes_no_result(tmp_path):
     with rented(tmp_path, data_disk_mb=4) as there:
-        fill = "cat /dev/zero >big 2>/dev/null; cat /dev/zero >>big; touch /root/autodl-fs/full; sleep 600"
-        run_id = there.submit(fill, limit_s=2)
+        fill = "trap '' TERM; cat /dev/zero >big 2>/dev/null; cat /dev/zero >>big; touch /root/autodl-fs/full; "
+        run_id = there.submit(fill + "while :; do sleep 1; done", limit_s=1, stop_grace_s=60)
         eventually(lambda: there.box.path("/root/autodl-fs/full").exists())
-        there.box.run("kill", "-STOP", str(there.json(run_id, "supervisor.json")["pid"]))
         there.box.run("sh", "-c", f"cat /dev/zero >>{there.root(run_id)}/big")
         there.fires()
 
