@@ -258,6 +258,62 @@ def test_what_is_no_secret_is_refused_and_leaves_no_run(own_place):
     assert not place.root(run_id).exists()
 
 
+def test_secrets_that_are_too_long_for_a_process_are_refused_and_not_cut(own_place):
+    plan = {"run_id": f"secret-{'c' * 8}", "name": "x", "files": {}, "env": {}, "phases": []}
+    for secrets, words in (
+        ({"KEY": "x" * 140_000}, "KEY is longer than"),
+        ({"A": "x" * 2_000_000}, "longer than 1 MB"),
+    ):
+        with pytest.raises(RemoteError, match=words):
+            runs.submit(own_place.agent, plan, links=[], documents={}, secrets=secrets)
+    assert not own_place.root(plan["run_id"]).exists()
+
+
+PLANTED = """
+import os, sys
+from remote.onhost import secret_file
+ours, root = f"/dev/shm/launch-{os.geteuid()}", sys.argv[1]
+os.mkdir(ours)
+with open(f"{ours}/toy-aaaaaaaa", "w") as file:
+    file.write("LD_PRELOAD=/tmp/evil.so")
+os.utime(file.name, (0, 0))
+os.chown(ours, 12345, 12345)
+assert secret_file.take("toy-aaaaaaaa", root) == {}, "taken from a stranger"
+secret_file.put("toy-bbbbbbbb", root, b"A=1")
+assert os.listdir(ours) == ["toy-aaaaaaaa"], "given to a stranger"
+assert secret_file.take("toy-bbbbbbbb", root) == {"A": "1"}
+os.rename(ours, "/dev/shm/elsewhere")
+os.symlink("/dev/shm/elsewhere", ours)
+secret_file.sweep()
+assert os.listdir("/dev/shm/elsewhere"), "removed behind a link"
+"""
+
+
+def test_a_folder_of_another_user_is_not_trusted(tmp_path):
+    """Who may write to /dev/shm could be there first, with variables for our job or a link to files of ours."""
+    own_shm = ["unshare", "-m", "sh", "-c", 'mount -t tmpfs t /dev/shm || exit 9; exec "$@"', "sh"]
+    done = subprocess.run([*own_shm, sys.executable, "-c", PLANTED, str(tmp_path)], cwd=Path(__file__).parent.parent,
+                          capture_output=True, text=True, check=False)  # fmt: skip
+    if done.returncode in (1, 9) and "Traceback" not in done.stderr:
+        pytest.skip(f"no /dev/shm of its own: {done.stderr}")
+    assert done.returncode == 0, done.stderr
+
+
+def test_of_a_run_whose_supervisor_never_came_no_secret_is_left(own_place, tmp_path):
+    run_id = own_place.submit(SUCCEED)
+    own_place.end(run_id)
+    eventually(lambda: not alive(own_place.supervisor(run_id)))
+    root, plan = own_place.root(run_id), own_place.json(run_id, "plan.json")
+    (root / "plan.json").write_text(json.dumps(plan | {"submitted_clock": plan["submitted_clock"] - 100}))
+    for name in ("result.json", "supervisor.json"):
+        (root / name).unlink()
+    (root / ".secrets").write_text(f"A={SECRET}")
+    (root / ".sources.json").write_text(json.dumps({"PIP_INDEX_URL": f"https://me:{SECRET}@there"}))
+    assert own_place.state(run_id).reason == "the supervisor never started"
+    for path, content in every_file(root):
+        assert SECRET.encode() not in content, path
+
+
 def test_a_secret_that_nobody_took_is_removed_by_the_next_visit(own_place, tmp_path):
     secret_file.put("left-aaaaaaaa", str(tmp_path), b"A=" + SECRET.encode())
     [path] = [path for path, content in every_file(f"/dev/shm/launch-{os.geteuid()}") if SECRET.encode() in content]
@@ -338,3 +394,32 @@ def test_a_job_keeps_its_secrets_out_of_its_events(tmp_path, monkeypatch):
     monkeypatch.setenv("SHORT", "e")
     EventLog(tmp_path / "events.jsonl").write("warning", text=f"denied for {SECRET}")
     assert json.loads((tmp_path / "events.jsonl").read_text("utf-8"))["text"] == "denied for ***"
+
+
+ODD = 'pass"word\\with\nlines of/all+kinds 评论'
+
+
+def test_a_secret_is_also_masked_as_json_an_address_or_python_shows_it(place):
+    show = (
+        "import json, os, urllib.parse as u; s = os.environ['HF_TOKEN']; "
+        "print(json.dumps({'t': s})); print(json.dumps(s, ensure_ascii=False)); print(repr([s])); "
+        "print('https://me:' + u.quote(s, safe='') + '@there', u.urlencode({'t': s}), u.quote(s))"
+    )
+    run_id = f"secret-{'d' * 8}"
+    plan = {"run_id": run_id, "name": "x", "env": {}, "files": place.json(place.submit(SUCCEED), "plan.json")["files"]}
+    phases = [{"state": "running", "argv": [sys.executable, "-c", show]}]
+    runs.submit(place.agent, plan | {"phases": phases}, links=[], documents={}, secrets={"HF_TOKEN": ODD})
+    log, *_ = place.followed(run_id)
+    assert log == '{"t": "***"}\n"***"\n[\'***\']\nhttps://me:***@there t=*** ***\n'
+
+
+def test_in_events_too_and_a_secret_that_is_a_common_word_breaks_none(tmp_path, monkeypatch):
+    monkeypatch.setenv("LAUNCH_SECRETS", "ODD,WORD")
+    monkeypatch.setenv("ODD", ODD)
+    monkeypatch.setenv("WORD", "type")
+    log = EventLog(tmp_path / "events.jsonl")
+    log.write("warning", text=f"denied: {ODD}", rows=[{"type": repr(ODD)}], n=3)
+    [line] = (tmp_path / "events.jsonl").read_text("utf-8").splitlines()
+    event = json.loads(line)
+    assert (event["type"], event["text"], event["rows"]) == ("warning", "denied: ***", [{"type": "'***'"}])
+    assert event["n"] == 3

@@ -13,7 +13,7 @@ import re
 import time
 from typing import IO, Any, Dict, Iterator, Optional
 
-from . import process
+from . import process, secret_file
 from .atomic import read_json, read_object, write_json
 from .descendants import Descendants
 from .refused import Refused
@@ -121,7 +121,11 @@ class Run:
             result = {"protocol": PROTOCOL, "run_id": self.run_id, "state": state, "reason": reason}
             result.update(fields, finished_at=round(time.time(), 3))
             write_json(self.path(self.plan()["files"]["result"]), result)
-            return result
+        # A supervisor that never came did not take them.
+        secret_file.discard(self.run_id, self.root)
+        with contextlib.suppress(OSError):
+            os.unlink(self.path(self.SOURCES))
+        return result
 
     def is_live(self) -> bool:
         """Whether it is not over, by as little reading as that takes."""

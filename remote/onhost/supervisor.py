@@ -31,9 +31,9 @@ TURN_S = 1.0
 STOP_GRACE_S = 10.0
 LIMIT = "time limit"
 GONE = "its folder was removed"
-HOW_TO_LEAVE = "\nThis only shows the run.  Ctrl-B d leaves it alone; launch stop {} ends it.\n"
 # Which of the secrets are masked: a shorter one would make a mess of the log and protects nothing.
 SHORTEST_SECRET = 4
+HOW_TO_LEAVE = "\nThis only shows the run.  Ctrl-B d leaves it alone; launch stop {} ends it.\n"
 SECRET_NAMES = "LAUNCH_SECRETS"
 """Variable by which a job knows which of its variables are secret."""
 TARGETS = "LAUNCH_NOTIFY"
@@ -72,7 +72,7 @@ class Supervisor:
         self._reserve = Reserve(self._run)
         self._log = LogWriter(
             self._run.path(self._plan["files"]["log"]),
-            secrets=[os.fsencode(value) for value in self._secrets.values() if len(value) >= SHORTEST_SECRET],
+            secrets=[os.fsencode(value) for value in self._secrets.values() if len(value.strip()) >= SHORTEST_SECRET],
             on_full=self._reserve.give_back,
             echo=self._show,
             **(self._plan.get("log") or {}),
