@@ -180,6 +180,63 @@ def test_two_that_come_at_once_have_different_places(own_place):
         runs.stop(place.agent, run_id)
 
 
+def test_a_process_that_was_stopped_with_the_queue_in_its_hand_hangs_nobody(own_place):
+    import fcntl
+
+    place = own_place
+    first, second = (place.submit(f"{HOLD}{SUCCEED}", name=name, gpus=0) for name in "ab")
+    eventually(lambda: states(place, first, second) == ["running", "queued"])
+    with (Path(place.agent.workspace) / "queue" / ".lock").open("ab") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        time.sleep(1.2)  # the one that waits has asked for its turn by now
+        began = time.monotonic()
+        stopped = runs.stop(place.agent, second)
+    assert (stopped.state, stopped.reason) == ("stopped", "asked to")
+    assert time.monotonic() - began < 8
+    runs.stop(place.agent, first)
+
+
+def test_a_ticket_that_makes_no_sense_or_is_gone_is_no_riddle(own_place):
+    place = own_place
+    first, second, third = (place.submit(f"{HOLD}{SUCCEED}", name=name, gpus=0) for name in "abc")
+    eventually(lambda: states(place, first, second, third) == ["running", "queued", "queued"])
+    workspace = Path(place.agent.workspace)
+    for number, plan in enumerate(("{}", '{"protocol": 2}', '{"protocol": 2, "files": {"result": "r"}}')):
+        run_id = f"odd-aaaaaaa{'abc'[number]}"
+        (workspace / "runs" / run_id).mkdir()
+        (workspace / "runs" / run_id / "plan.json").write_text(plan)
+        (workspace / "queue" / f"0000000000-{run_id}").write_text("{}")
+    next((workspace / "queue").glob(f"*-{third}")).unlink()
+    assert place.end(third).reason == f"the supervisor can't go on: {third} has no place in the queue any more"
+    go(place, first)
+    go(place, second)
+    assert place.end(second).state == "succeeded"
+
+
+def test_a_killed_run_is_not_counted_among_those_that_wait(own_place):
+    place = own_place
+    ids = [place.submit(f"{HOLD}{SUCCEED}", name=name, gpus=0) for name in "abc"]
+    eventually(lambda: states(place, *ids) == ["running", "queued", "queued"])
+    os.kill(place.supervisor(ids[1]), signal.SIGKILL)
+    eventually(lambda: place.state(ids[1]).is_over)
+    assert place.state(ids[2]).position == 1
+    for run_id in ids:
+        runs.stop(place.agent, run_id)
+
+
+def test_while_a_gpu_is_in_use_it_is_not_given_again_where_the_driver_fails_to_tell_of_it(tmp_path):
+    with a_place(tmp_path, programs={"nvidia-smi": TWO_GPUS}) as place:
+        one = place.submit(f"{HOLD}{SUCCEED}", gpus=1)
+        eventually(lambda: place.state(one).state == "running")
+        program = tmp_path / "programs" / "nvidia-smi"
+        program.write_text("#!/bin/sh\necho 'Failed to initialize NVML: Unknown Error'; exit 9\n")
+        blind = place.submit(SUCCEED, gpus=1)
+        time.sleep(2.5)
+        assert place.state(blind).state == "queued"
+        go(place, one)
+        assert place.end(blind).state == "succeeded"
+
+
 def test_a_run_is_stopped_at_its_limit_and_can_save_first(place):
     run_id = place.submit("trap 'echo saved; exit 1' TERM; echo begun; sleep 60 & wait", limit_s=1.0)
     began = time.monotonic()

@@ -62,6 +62,8 @@ class Queue:
         with self._locked(0.0) as is_ours:
             if not is_ours:
                 return None  # for this time
+            if run_id not in [ticket.run_id for ticket in self._all()]:
+                raise Refused("queue_left", f"{run_id} has no place in the queue any more")
             free = list(slots)
             for ticket in self._living(run_id):
                 if ticket.given is not None:
@@ -77,8 +79,8 @@ class Queue:
                         self._write(ticket)
                     return [slot for slot in ticket.given or () if slot != NO_GPU]
                 if ticket.given is None:
-                    return None  # who came first and waits for more GPUs is not overtaken
-        raise Refused("queue_left", f"{run_id} has no place in the queue any more")
+                    break  # who came first and waits for more GPUs is not overtaken
+        return None
 
     def waiting(self) -> Dict[str, int]:
         """The runs that wait, with their place among them from 1."""
