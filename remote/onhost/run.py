@@ -14,7 +14,7 @@ import time
 from typing import IO, Any, Dict, Iterator, Optional
 
 from . import process, secret_file
-from .atomic import read_json, read_object, write_json
+from .atomic import FULL, fill_json, read_json, read_object, write_json
 from .descendants import Descendants
 from .refused import Refused
 from .states import FINAL
@@ -22,6 +22,9 @@ from .states import FINAL
 PROTOCOL = 2
 RUN_ID = re.compile(r"[a-z0-9][a-z0-9-]{0,47}-[a-z2-7]{8}\Z")
 START_GRACE_S = 30
+RESULT_LOCK = ".result.lock"
+ROOM = ".room-"
+"""With a file's name behind it: a file whose blocks are kept for that one, see `Reserve`."""
 TAIL_BYTES = 64 * 1024
 BLOCK_BYTES = 1024 * 1024
 STATE_EVENT = b'"type": "state"'
@@ -111,16 +114,25 @@ class Run:
             separator = b"" if tail[-1:] in (b"", b"\n") else b"\n"
             file.write(separator + json.dumps(record, ensure_ascii=False).encode("utf-8", "replace") + b"\n")
 
+    def write_last(self, name: str, value: Any) -> None:
+        """Write a file of the run's end; on a full disk into the room that was kept for it, if any was."""
+        try:
+            write_json(self.path(name), value)
+        except OSError as error:
+            if error.errno not in FULL or not os.path.exists(self.path(ROOM + name)):
+                raise
+            fill_json(self.path(ROOM + name), self.path(name), value)
+
     def finish(self, state: str, reason: str, **fields: Any) -> Dict[str, Any]:
         """Write the result unless there is one; whichever it is.  Safe against a second finder at the same moment."""
-        with open(self.path(".result.lock"), "w") as lock:
+        with open(self.path(RESULT_LOCK), "w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             found = self.result()
             if found is not None:
                 return found
             result = {"protocol": PROTOCOL, "run_id": self.run_id, "state": state, "reason": reason}
             result.update(fields, finished_at=round(time.time(), 3))
-            write_json(self.path(self.plan()["files"]["result"]), result)
+            self.write_last(self.plan()["files"]["result"], result)
         # A supervisor that never came did not take them.
         secret_file.discard(self.run_id, self.root)
         with contextlib.suppress(OSError):
@@ -177,12 +189,18 @@ class Run:
         if supervisor is None:
             if run_age_s(plan) < START_GRACE_S:
                 return {"state": "queued"}
-            return self.finish("failed", "the supervisor never started")
+            return self._failed("the supervisor never started")
         if process.is_alive(supervisor):
             return {"state": said["state"] if said else "queued"}
-        result = self.finish("failed", "supervisor killed")
+        result = self._failed("supervisor killed")
         self.end_orphans()
         return result
+
+    def _failed(self, reason: str) -> Dict[str, Any]:
+        try:
+            return self.finish("failed", reason)
+        except OSError as error:  # who looks next finds the same
+            return {"state": "failed", "reason": f"{reason}; no result can be written: {error.strerror}"}
 
     def end_orphans(self) -> None:
         """End what a dead supervisor left running: it would hold the GPU for nothing."""

@@ -65,19 +65,19 @@ class Supervisor:
         self._sources = self._run.take(self._run.SOURCES)
         self._secrets = secret_file.take(self._run.run_id, self._run.root)
         targets = self._secrets.pop(TARGETS, "")
+        # Before we sign in: whoever looks finds one.
+        self._log = LogWriter(
+            self._run.path(self._plan["files"]["log"]),
+            secrets=[os.fsencode(value) for value in self._secrets.values() if len(value.strip()) >= SHORTEST_SECRET],
+            on_full=lambda: self._reserve.give_back(),
+            echo=self._show,
+            **(self._plan.get("log") or {}),
+        )
         write_json(self._run.path("supervisor.json"), process.identity(os.getpid()))
         if self._run.result() is not None:  # stopped before we came
             self._queue.leave(self._run.run_id)
             return 1
         self._reserve = Reserve(self._run)
-        self._log = LogWriter(
-            self._run.path(self._plan["files"]["log"]),
-            secrets=[os.fsencode(value) for value in self._secrets.values() if len(value.strip()) >= SHORTEST_SECRET],
-            on_full=self._reserve.give_back,
-            echo=self._show,
-            **(self._plan.get("log") or {}),
-        )
-        self._log.feed(b"")  # there is a log from the first moment on, for whoever looks
         self._evidence = Evidence(self._run)
         if self._plan.get("poweroff") or targets:
             guard.start(self._run, json.loads(targets or "[]"), self._sources)
@@ -88,7 +88,7 @@ class Supervisor:
         finally:
             self._ended.set()
             self._queue.leave(self._run.run_id)
-            self._reserve.give_back()
+            self._reserve.close()
 
     def _all(self) -> int:
         if self._plan.get("gpus") is not None and not self._wait_for_turn():
