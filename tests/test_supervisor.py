@@ -480,3 +480,20 @@ def test_in_events_too_and_a_secret_that_is_a_common_word_breaks_none(tmp_path, 
     event = json.loads(line)
     assert (event["type"], event["text"], event["rows"]) == ("warning", "denied: ***", [{"type": "'***'"}])
     assert event["n"] == 3
+
+
+@pytest.mark.slow
+@needs_tmux
+def test_a_supervisor_that_comes_after_it_was_given_up_runs_nothing(tmp_path):
+    real = shutil.which("tmux")
+    later = f'new-session) (sleep 16; exec {real} "$@") >/dev/null 2>&1 &'
+    late = f'#!/bin/sh\ncase $1 in {later} ;; *) exec {real} "$@" ;; esac\n'
+    with a_place(tmp_path, programs={"tmux": late}) as place:
+        with pytest.raises(RemoteError, match="did not start"):
+            place.submit("touch trained; sleep 60", name="late")
+        [state] = runs.states(place.agent)
+        assert (state.state, state.reason) == ("failed", "the supervisor did not start in time")
+        root = place.root(state.run_id)
+        eventually(lambda: (root / "supervisor.json").exists())
+        eventually(lambda: not alive(place.supervisor(state.run_id)))
+        assert not (root / "trained").exists()

@@ -46,7 +46,9 @@ def follow(run: Run, request: Dict[str, Any]) -> Iterator[bytes]:
     if since_s is not None:
         from_time = log_segments.start_of_time(log, time.time() - since_s)
         offset = max(offset, from_time) if tail is not None else from_time
-    events = _Events(run.path(plan["files"]["events"]), events_offset)
+    # Of what is shorter than it was, because somebody emptied it, one follows what comes; whoever asked is told.
+    offset = min(max(0, offset), log_segments.end(log))
+    events = _Events(run.path(plan["files"]["events"]), max(0, events_offset))
     if tail is not None or since_s is not None:
         events.to_tail()
     return _Follower(run, plan, _Log(log, offset), events).messages(request["once"])
@@ -189,10 +191,12 @@ class _Events:
         """New whole lines, and where they begin."""
         start = self._offset
         try:
-            if os.stat(self._path).st_size <= start:
-                return b"", start
+            size = os.stat(self._path).st_size
         except OSError:
             return b"", start
+        self._offset = min(start, size)
+        if size <= start:
+            return b"", self._offset
         new = log_segments.read_at(self._path, start, CHUNK_BYTES) or b""
         if b"\n" in new:
             new = new[: new.rfind(b"\n") + 1]
