@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from jobs.secret_values import masked
+from jobs.secret_values import masked_fields
 
 TAIL_BYTES = 64 * 1024
 
@@ -28,7 +28,9 @@ class EventLog:
             file.seek(max(0, file.seek(0, os.SEEK_END) - TAIL_BYTES))
             tail = file.read()
             record = {"seq": _last_seq(tail) + 1, "time": round(time.time(), 3), "clock": _clock(), "type": kind}
-            line = masked(json.dumps(record | fields, ensure_ascii=False)).encode("utf-8", "replace") + b"\n"
+            # In the fields, not in the line: a secret that is a common word must not break that.
+            said = {key: value if key == "state" else masked_fields(value) for key, value in fields.items()}
+            line = json.dumps(record | said, ensure_ascii=False).encode("utf-8", "replace") + b"\n"
             # Somebody who was killed may have left half a line, which would swallow ours.
             file.write(line if tail[-1:] in (b"", b"\n") else b"\n" + line)
 

@@ -78,7 +78,11 @@ class Place:
 
     def there(self):
         """Every path in the workspace, but the room that a run keeps for as long as it is live."""
-        return {str(path.relative_to(self.root)) for path in self.root.rglob("*") if path.name != ".reserve"}
+        return {
+            str(path.relative_to(self.root))
+            for path in self.root.rglob("*")
+            if not path.name.startswith((".reserve", ".room-", ".result.lock"))
+        }
 
 
 @pytest.fixture

@@ -108,6 +108,18 @@ def test_a_tail_goes_on_with_what_comes(place):
     assert logged(place, run_id, tail=2)[1] == "4\n5\nafter\n"
 
 
+def test_whoever_asks_for_more_than_there_is_follows_what_comes(place):
+    run_id = place.submit(f"echo begun; while [ ! -e go ]; do sleep 0.05; done; echo more; {SUCCEED}")
+    eventually((place.root(run_id) / "log.txt").read_bytes)
+    stream = runs.follow(place.agent, run_id, log_offset=10**25, events_offset=10**25)
+    assert next(stream).offset == len("begun\n")
+    (place.root(run_id) / "go").touch()
+    said = list(stream)
+    assert b"".join(one.content for one in said if isinstance(one, runs.LogText)) == b"more\n"
+    assert [one.fields["state"] for one in said if isinstance(one, runs.RunEvent)] == ["succeeded"]
+    assert place.followed(run_id, log_offset=-7, events_offset=-7)[0] == "begun\nmore\n"
+
+
 def test_a_run_that_is_removed_meanwhile_is_gone(place):
     run_id = place.submit("echo begun; sleep 60")
     child, seen, state = place.child(run_id), [], None

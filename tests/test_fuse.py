@@ -13,6 +13,7 @@ import pytest
 
 from remote import runs
 from remote.agent import Agent
+from remote.errors import RemoteError
 from remote.ssh.address import parse
 from remote.ssh.host import SshHost
 from tests.answers import Answers
@@ -52,11 +53,18 @@ class Rented:
         self.box, self.host, self.agent = box, host, agent
 
     def submit(
-        self, phase: str, *, limit_s: float = LONG_S, fuse: bool = True, stop_grace_s: float = 10, **changes: Any
+        self,
+        phase: str,
+        *,
+        limit_s: float = LONG_S,
+        fuse: bool = True,
+        stop_grace_s: float = 10,
+        plan: dict[str, Any] | None = None,
+        **changes: Any,
     ) -> str:
-        """The id of a new run of this shell text; `changes` are those of its fuse."""
+        """The id of a new run of this shell text; `changes` are those of its fuse, `plan` what its plan has besides."""
         run_id = "toy-" + "".join(LETTERS[byte % 32] for byte in os.urandom(8))
-        plan: dict[str, Any] = {
+        whole: dict[str, Any] = {
             "run_id": run_id,
             "name": "toy",
             "files": FILES,
@@ -66,8 +74,8 @@ class Rented:
             "phases": [{"state": "running", "argv": ["sh", "-c", phase]}],
         }
         if fuse:
-            plan["poweroff"] = POWEROFF | changes
-        runs.submit(self.agent, plan, links=[], documents={})
+            whole["poweroff"] = POWEROFF | changes
+        runs.submit(self.agent, whole | (plan or {}), links=[], documents={})
         eventually(lambda: not fuse or self.json(run_id, "guard.json"))
         return run_id
 
@@ -118,8 +126,8 @@ class Rented:
 
 
 @contextlib.contextmanager
-def rented(folder):
-    with Box(programs={"nvidia-smi": NVIDIA_SMI}) as box:
+def rented(folder, **limits):
+    with Box(programs={"nvidia-smi": NVIDIA_SMI}, **limits) as box:
         known = folder / "known_hosts"
         known.write_text(box.host_key_line)
         with SshHost("box", parse(box.login_line), known_hosts=known, questions=Answers([box.password])) as host:
@@ -136,6 +144,17 @@ def one_box(tmp_path_factory):
 def there(one_box):
     yield one_box
     one_box.defuse()
+
+
+@contextlib.contextmanager
+def another_workspace(there):
+    """A run that goes on in another workspace, by its id."""
+    agent = there.agent
+    there.agent = Agent(there.host, workspace="/root/autodl-tmp/elsewhere")
+    run_id = there.submit(WHEN_TOLD + SUCCEED, fuse=False)
+    there.agent, other = agent, there.agent
+    yield run_id
+    runs.stop(other, run_id)
 
 
 @contextlib.contextmanager
@@ -219,14 +238,77 @@ def test_it_waits_for_another_run(there):
 
 
 def test_it_waits_for_whoever_is_in_the_queue(there):
-    queue = there.box.path(f"{there.agent.workspace}/queue")
-    queue.mkdir(exist_ok=True)
-    (queue / "7-other-aaaaaaaa").write_text("{}")
-    (queue / ".lock").touch()
-    run_id = there.submit(SUCCEED)
-    there.waits(run_id, "other-aaaaaaaa waits in the queue")
-    (queue / "7-other-aaaaaaaa").unlink()
+    run_id = there.submit(WHEN_TOLD + SUCCEED, plan={"gpus": 0})
+    other = there.submit(WHEN_TOLD + SUCCEED, fuse=False, plan={"gpus": 0})
+    eventually(lambda: there.state(other).state == "queued")
+    there.go(run_id)
+    there.waits(run_id, f"run {other} goes on")
+    there.go(other)
     there.fires()
+
+
+def test_a_ticket_whose_run_was_killed_and_removed_holds_nothing_up(there):
+    run_id = there.submit(WHEN_TOLD + SUCCEED, plan={"gpus": 0})
+    other = there.submit(SUCCEED, fuse=False, plan={"gpus": 0})
+    there.kill(other, "supervisor.json")
+    eventually(lambda: there.state(other).state == "failed")
+    runs.remove(there.agent, other, pulled=False, force=False)
+    assert len(list(there.box.path(f"{there.agent.workspace}/queue").glob(f"*-{other}"))) == 1
+    there.go(run_id)
+    there.fires()
+
+
+def test_it_waits_for_a_run_of_another_workspace(there):
+    """Where it is nobody knows, but its supervisor is there to be seen."""
+    with another_workspace(there) as other:
+        run_id = there.submit(SUCCEED)
+        there.waits(run_id, f"run {other} goes on")
+    there.fires()
+
+
+def test_folders_that_make_no_sense_do_not_end_the_guard(there):
+    for number, plan in enumerate(("{}", '{"protocol": "x"}', "[", '{"protocol": 2, "files": 7}')):
+        root = there.box.path(f"{there.agent.workspace}/runs/odd-aaaaaaa{'abcd'[number]}")
+        root.mkdir()
+        (root / "plan.json").write_text(plan)
+    there.submit(SUCCEED)
+    there.fires()
+    there.box.run("sh", "-c", f"rm -r {there.agent.workspace}/runs/odd-*")
+
+
+def test_a_result_that_makes_no_sense_does_not_end_the_guard(there):
+    there.submit("""echo '{"state": "failed", "finished_at": "noon", "reason": 7}' > .r && mv .r result.json""")
+    there.fires()
+
+
+def test_a_run_that_comes_after_a_try_that_did_not_help_is_safe(there):
+    mark = f"echo x >>{MARK}"
+    run_id = there.submit(SUCCEED, command=["/bin/sh", "-c", f"{mark}; exit 7"], retry_s=[1.5, 1.5, 1.5])
+    there.fires()
+    other = there.submit(WHEN_TOLD + SUCCEED, fuse=False)
+    eventually(lambda: there.json(run_id, "fuse.json")["state"] == "waiting")
+    time.sleep(2)
+    tries = there.box.path(MARK).read_text().count("x")
+    assert tries == 1
+    there.go(other)
+    eventually(lambda: there.box.path(MARK).read_text().count("x") == 2)
+
+
+def test_who_submits_while_it_fires_is_told(there):
+    """Else the run would be there for a moment, and lost."""
+    run_id = there.submit(SUCCEED, command=["/bin/sh", "-c", f"echo x >>{MARK}; sleep 9"])
+    there.fires()
+    with pytest.raises(RemoteError, match=f"powers itself off after run {run_id}"):
+        there.submit(SUCCEED, fuse=False)
+
+
+def test_at_the_hard_limit_also_with_a_disk_that_takes_no_result(tmp_path):
+    with rented(tmp_path, data_disk_mb=4) as there:
+        fill = "trap '' TERM; cat /dev/zero >big 2>/dev/null; cat /dev/zero >>big; touch /root/autodl-fs/full; "
+        run_id = there.submit(fill + "while :; do sleep 1; done", limit_s=1, stop_grace_s=60)
+        eventually(lambda: there.box.path("/root/autodl-fs/full").exists())
+        there.box.run("sh", "-c", f"cat /dev/zero >>{there.root(run_id)}/big")
+        there.fires()
 
 
 @pytest.mark.slow
@@ -257,7 +339,12 @@ def test_it_waits_for_a_process_on_a_gpu_but_not_for_its_own(there):
 
 
 def test_what_the_run_itself_left_on_the_gpu_holds_nothing_up(there):
-    run_id = there.submit(f"setsid sleep 60 & echo $! > left; cp left /run/gpu-pids; {SUCCEED}")
+    run_id = there.submit(SUCCEED, grace_s=1.5)
+    supervisor = there.json(run_id, "supervisor.json")["pid"]
+    eventually(lambda: there.box.run("test", "-d", f"/proc/{supervisor}").returncode)
+    # As one that could not be killed.
+    left = f"LAUNCH_RUN={run_id} setsid sleep 60 >/dev/null 2>&1 & echo $! > /run/gpu-pids"
+    there.box.run("sh", "-c", f"{left}; cp /run/gpu-pids {there.root(run_id)}/left")
     there.fires()
     assert there.box.path(f"{there.root(run_id)}/left").read_text() == there.box.path("/run/gpu-pids").read_text()
     there.box.run("sh", "-c", f"kill $(cat {there.root(run_id)}/left)")

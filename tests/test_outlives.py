@@ -229,6 +229,50 @@ def test_a_full_disk_is_a_failure_in_words_with_the_log_to_its_end(cli: Cli) -> 
         assert box.run("df", "/root/autodl-tmp").returncode == 0
 
 
+BYTES, FILES_FULL = {"data_disk_mb": 4}, {"data_disk_mb": 40, "data_disk_inodes": 300}
+CHATTY = "head -c 1000000 /dev/zero | tr '\\0' x; "
+NO_INODE = "(n=0; while : > f$n; do n=$((n+1)); done) 2>/dev/null; "
+
+
+@pytest.mark.parametrize(
+    ("limits", "fill"),
+    [
+        # The log eats up what is kept, and the disk is full again.
+        (BYTES, f"cat /dev/zero >big; {CHATTY}cat /dev/zero >>big; "),
+        (FILES_FULL, NO_INODE),
+        (FILES_FULL, f"{NO_INODE}{CHATTY}sleep 0.5; {NO_INODE.replace('$n', 'g$n')}"),
+    ],
+    ids=["bytes", "inodes", "inodes and a log"],
+)
+def test_a_disk_that_is_full_to_the_end_still_takes_the_result(cli: Cli, limits: dict[str, int], fill: str) -> None:
+    if reason := box_missing():
+        pytest.skip(reason)
+    with Box(**limits) as box, Relay(box.port) as relay:
+        outpost = Outpost(box, relay, cli)
+        run_id = outpost.submit(f"{fill}exit 3")
+        eventually(lambda: not outpost.alive(outpost.pid(run_id, "supervisor")))
+        state = outpost.state(run_id)
+        assert (state.state, state.reason) == ("failed", "running: ended with status 3")
+        assert outpost.path(run_id, "result.json").exists()
+        disks = json.loads(outpost.path(run_id, "crash.json").read_text())["disks"]
+        assert 0 in [disks[0]["least_free_bytes"], disks[0]["least_free_inodes"]]
+        left = os.listdir(outpost.path(run_id))
+        assert not [name for name in left if name.startswith((".room-", ".reserve", ".part-"))]
+
+
+def test_a_disk_that_takes_no_result_at_all_hides_no_end(cli: Cli) -> None:
+    if reason := box_missing():
+        pytest.skip(reason)
+    with Box(data_disk_mb=4) as box, Relay(box.port) as relay:
+        outpost = Outpost(box, relay, cli)
+        run_id = outpost.submit("sleep 60")
+        box.run("kill", "-9", outpost.pid(run_id, "supervisor"))
+        folder = "/root/autodl-tmp/launch/runs"
+        box.run("sh", "-c", f"rm {folder}/{run_id}/.r[eo]*; cat /dev/zero >{folder}/{run_id}/big")
+        state = eventually(lambda: (found := outpost.state(run_id)).is_over and found)
+        assert state.reason == "supervisor killed; no result can be written: No space left on device"
+
+
 @pytest.mark.parametrize("offset", ["-2h", "+2h"])
 def test_a_host_whose_clock_is_hours_off(cli: Cli, offset: str) -> None:
     if reason := box_missing():

@@ -8,7 +8,6 @@ import shutil
 import signal
 import sys
 import threading
-import time
 from pathlib import Path
 
 import pytest
@@ -83,21 +82,38 @@ def test_with_the_supervisor_dead_the_job_still_saves_and_ends(any_place):  # no
     assert not alive(child)
 
 
-def test_after_it_succeeded_what_it_left_behind_goes(any_place):  # noqa: F811
+def test_what_it_left_behind_goes_when_it_is_over(any_place):  # noqa: F811
     run_id = any_place.submit(
         f"{sys.executable} -ISc '{RUNAWAY}' pid & while [ ! -s pid ]; do sleep 0.05; done; {SUCCEED}"
     )
     runaway = pid_in(any_place.root(run_id) / "pid")
-    assert any_place.end(run_id).state == "succeeded"
-    assert alive(runaway)
+    eventually(lambda: not alive(any_place.supervisor(run_id)))
+    assert not alive(runaway)
     stopped = runs.stop(any_place.agent, run_id)
     assert (stopped.state, stopped.left) == ("succeeded", ())
+
+
+def test_what_left_the_group_ends_with_a_supervisor_that_was_killed(any_place):  # noqa: F811
+    run_id = any_place.submit([sys.executable, "-ISc", RUNAWAY, "pid"])
+    runaway = pid_in(any_place.root(run_id) / "pid")
+    os.kill(any_place.supervisor(run_id), signal.SIGKILL)
+    eventually(lambda: any_place.state(run_id).reason == "supervisor killed")
+    assert not alive(runaway)
+
+
+def test_what_left_the_group_ends_at_the_time_limit(any_place):  # noqa: F811
+    """As the ranks do that torchrun starts in sessions of their own, when torchrun itself is killed."""
+    run_id = any_place.submit([sys.executable, "-ISc", RUNAWAY, "pid"], limit_s=1.0)
+    runaway = pid_in(any_place.root(run_id) / "pid")
+    assert any_place.end(run_id).reason == "time limit"
+    eventually(lambda: not alive(any_place.supervisor(run_id)))
     assert not alive(runaway)
 
 
 def test_two_that_stop_at_once_agree(any_place):  # noqa: F811
     run_id = any_place.submit("trap 'sleep 0.5; exit 9' TERM; echo up; while :; do sleep 0.1; done")
-    eventually(lambda: (any_place.root(run_id) / "log.txt").read_bytes())
+    log = any_place.root(run_id) / "log.txt"
+    eventually(lambda: log.exists() and log.read_bytes())
     found = []
     threads = [threading.Thread(target=lambda: found.append(runs.stop(any_place.agent, run_id))) for _ in range(3)]
     for thread in threads:
@@ -112,7 +128,7 @@ def test_a_run_whose_supervisor_never_started(any_place):  # noqa: F811
     any_place.end(run_id)
     root = any_place.root(run_id)
     plan = any_place.json(run_id, "plan.json")
-    (root / "plan.json").write_text(json.dumps(plan | {"submitted_at": time.time() - 29.5}))
+    (root / "plan.json").write_text(json.dumps(plan | {"submitted_clock": plan["submitted_clock"] - 29.0}))
     for name in ("result.json", "supervisor.json"):
         (root / name).unlink()
     stopped = runs.stop(any_place.agent, run_id)
@@ -127,7 +143,8 @@ def test_the_newest_checkpoint_is_told(any_place):  # noqa: F811
         (folder / name / "state.json").write_text("{}")
     (folder / "step-00000040").symlink_to("/etc")
     (any_place.root(run_id) / "made").touch()
-    eventually(lambda: (any_place.root(run_id) / "log.txt").read_bytes())
+    log = any_place.root(run_id) / "log.txt"
+    eventually(lambda: log.exists() and log.read_bytes())
     newest = runs.stop(any_place.agent, run_id).checkpoint
     assert newest is not None
     assert (newest.step, newest.path, newest.size_bytes) == (20, "checkpoints/step-00000020", 2)

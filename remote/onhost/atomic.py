@@ -5,10 +5,13 @@ A login's variables and paths need not be UTF-8; `surrogateescape` keeps their b
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import tempfile
 from typing import Any, Dict
+
+FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def write_json(path: str, value: Any) -> None:
@@ -23,6 +26,16 @@ def write_json(path: str, value: Any) -> None:
     except BaseException:
         os.unlink(temporary)
         raise
+
+
+def fill_json(room: str, path: str, value: Any) -> None:
+    """As `write_json` on a full disk: into the blocks that the file `room` has, which becomes `path`."""
+    with open(room, "r+b") as file:
+        file.write(json.dumps(value, ensure_ascii=False, indent=1).encode("utf-8", "surrogateescape"))
+        file.truncate()
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(room, path)
 
 
 def read_json(path: str) -> Any:

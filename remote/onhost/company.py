@@ -1,4 +1,4 @@
-"""Who else needs this machine at the moment: runs, the queue, people, transfers, GPU processes.
+"""Who else needs this machine at the moment: runs that go on or wait, people, transfers, GPU processes.
 
 Asked before the machine is switched off, and so on the careful side: whoever can't be told apart counts.
 """
@@ -7,17 +7,15 @@ from __future__ import annotations
 
 import glob
 import os
-import re
 import time
 from typing import Iterator, List
 
 from . import fuse, occupied
-from .inventory import names, standing
-from .refused import Refused
-from .run import RUN_ID, RUN_VARIABLE, Run
+from .descendants import RUN_VARIABLE, environment
+from .inventory import is_live, names
+from .run import RUN_ID, Run
 
 SUBMITTING_S = 120.0
-TICKET = re.compile(r"\d+-(.+)\Z")
 # What our program does for somebody who waits for it.
 AT_WORK = (b"submit", b"store", b"sync", b"clean")
 
@@ -25,25 +23,21 @@ AT_WORK = (b"submit", b"store", b"sync", b"clean")
 def look(workspace: str, own: str) -> str:
     """Who is there besides the run `own`, in words for a person; empty where nobody is."""
     # The last one starts a program, and is only asked where all else is quiet.
-    for ask in (_runs, _queue, _people, _transfers, _gpus):
+    for ask in (_runs, _people, _programs, _gpus):
         for found in ask(workspace, own):
             return found
     return ""
 
 
 def _runs(workspace: str, own: str) -> Iterator[str]:
+    # Whoever waits in the queue is among them.
     for name in names(workspace, "runs"):
         if name == own or not RUN_ID.match(name):
             continue
         run = Run(workspace, name)
-        try:
-            over = run.result() is not None
-        except Refused:
-            over = False
-        if over:
-            if fuse.is_keeping(run):
-                yield f"run {name} failed, and is to be looked at"
-        elif standing(workspace, name).is_live or _is_young(run.root):
+        if fuse.is_keeping(run):
+            yield f"run {name} failed, and is to be looked at"
+        elif is_live(workspace, name) or _is_young(run.root):
             yield f"run {name} goes on"
 
 
@@ -57,23 +51,6 @@ def _is_young(folder: str) -> bool:
         return False
 
 
-def _queue(workspace: str, own: str) -> Iterator[str]:
-    for name in names(workspace, "queue"):
-        found = TICKET.match(name)
-        if not found or found.group(1) == own:
-            continue
-        # A ticket outlives a run that was killed.
-        if not RUN_ID.match(found.group(1)) or not _is_over(workspace, found.group(1)):
-            yield f"{found.group(1)[:80]} waits in the queue"
-
-
-def _is_over(workspace: str, run_id: str) -> bool:
-    try:
-        return Run(workspace, run_id).result() is not None
-    except Refused:
-        return False
-
-
 def _people(workspace: str, own: str) -> Iterator[str]:
     logins = occupied.logins() or 0
     if logins:
@@ -82,19 +59,25 @@ def _people(workspace: str, own: str) -> Iterator[str]:
         yield "somebody is attached to tmux"
 
 
-def _transfers(workspace: str, own: str) -> Iterator[str]:
+def _programs(workspace: str, own: str) -> Iterator[str]:
+    """Those of launch, also of other workspaces, whose runs are not to be seen from here."""
     for path in glob.glob("/proc/[0-9]*/cmdline"):
         words: List[bytes] = _content(path).split(b"\0")
         at = next((place for place, word in enumerate(words[:-1]) if word.endswith(b".pyz")), None)
-        if at is not None and words[at + 1] in AT_WORK:
-            yield f"launch is at work there ({words[at + 1].decode('ascii')})"
+        if at is None:
+            continue
+        verb, run_id = words[at + 1], b"".join(words[at + 3 : at + 4]).decode("utf-8", "replace")
+        if verb in AT_WORK:
+            yield f"launch is at work there ({verb.decode('ascii')})"
+        elif verb == b"supervise" and run_id != own:
+            yield f"run {run_id[:80]} goes on"
 
 
 def _gpus(workspace: str, own: str) -> Iterator[str]:
     mark = f"{RUN_VARIABLE}={own}".encode("ascii")
     for pid in occupied.gpu_pids() or ():
         # What the run itself left behind has nothing to wait for.
-        if mark not in _content(f"/proc/{pid}/environ").split(b"\0"):
+        if mark not in environment(pid):
             yield f"process {pid} holds a GPU"
 
 

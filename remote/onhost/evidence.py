@@ -17,7 +17,7 @@ import time
 from typing import Any, Dict, List, Optional
 
 from . import container_memory, process
-from .atomic import read_object, write_json
+from .atomic import read_object
 from .container_memory import Memory
 from .run import Run
 
@@ -70,7 +70,7 @@ class Evidence:
             "tail": _lines(tail),
         }
         with contextlib.suppress(OSError, ValueError):  # a disk without room for this is seen by its free bytes
-            write_json(self._run.path(NAME), document)
+            self._run.write_last(NAME, document)
 
     def _folders(self) -> Dict[str, str]:
         return {"run": self._run.root, "shared memory": "/dev/shm", "temporary": tempfile.gettempdir(), "home": "~"}

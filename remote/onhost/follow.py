@@ -16,7 +16,7 @@ from typing import Any, Dict, Iterator, List, Optional, Tuple
 from . import log_segments, process
 from .frames import message
 from .refused import Refused
-from .run import Run
+from .run import Run, run_age_s
 from .states import FINAL
 
 POLL_S = 0.04
@@ -46,7 +46,9 @@ def follow(run: Run, request: Dict[str, Any]) -> Iterator[bytes]:
     if since_s is not None:
         from_time = log_segments.start_of_time(log, time.time() - since_s)
         offset = max(offset, from_time) if tail is not None else from_time
-    events = _Events(run.path(plan["files"]["events"]), events_offset)
+    # Of what is shorter than it was, because somebody emptied it, one follows what comes; whoever asked is told.
+    offset = min(max(0, offset), log_segments.end(log))
+    events = _Events(run.path(plan["files"]["events"]), max(0, events_offset))
     if tail is not None or since_s is not None:
         events.to_tail()
     return _Follower(run, plan, _Log(log, offset), events).messages(request["once"])
@@ -61,7 +63,7 @@ class _Follower:
         self._state: Optional[Dict[str, Any]] = None
 
     def messages(self, once: bool) -> Iterator[bytes]:
-        yield message({"begin": self._log.offset, "age_s": self._age_s(), "files": self._log.files()})
+        yield message({"begin": self._log.offset, "age_s": run_age_s(self._plan), "files": self._log.files()})
         said_at = news_at = time.monotonic()
         while True:
             state = self._over(once)
@@ -114,13 +116,6 @@ class _Follower:
         if not there:
             self._checked = now
         return None
-
-    def _age_s(self) -> float:
-        """Since the run was submitted, by a clock that nobody sets where there was one then."""
-        then = self._plan.get("submitted_clock")
-        if isinstance(then, (int, float)) and self._plan["boot"] == process.boot_marker():
-            return max(0.0, process.clock() - then)
-        return max(0.0, time.time() - float(self._plan["submitted_at"]))
 
     def _is_supervised(self) -> bool:
         supervisor = self._run.supervisor() if self._plan["boot"] == process.boot_marker() else None
@@ -200,10 +195,12 @@ class _Events:
         """New whole lines, and where they begin."""
         start = self._offset
         try:
-            if os.stat(self._path).st_size <= start:
-                return b"", start
+            size = os.stat(self._path).st_size
         except OSError:
             return b"", start
+        self._offset = min(start, size)
+        if size <= start:
+            return b"", self._offset
         new = log_segments.read_at(self._path, start, CHUNK_BYTES) or b""
         if b"\n" in new:
             new = new[: new.rfind(b"\n") + 1]

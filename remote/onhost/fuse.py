@@ -18,9 +18,10 @@ import threading
 import time
 from typing import Any, Callable, Dict, List, Optional
 
-from . import process
+from . import lock, process
 from .atomic import read_object, write_json
 from .guard import SIGN_IN
+from .refused import Refused
 from .run import Run
 
 STATE, OFF = "fuse.json", "fuse.off"
@@ -62,11 +63,12 @@ class Fuse:
         self._retry_s = [float(wait) for wait in asked.get("retry_s", RETRY_S)]
         self.limit_clock = limit_clock(plan)
         self._said: Dict[str, Any] = {}
+        self._tries = 0
 
     @property
     def is_off(self) -> bool:
         """Whether somebody disarmed it, or took the run away."""
-        return os.path.exists(self._run.path(OFF)) or not os.path.isdir(self._run.root)
+        return os.path.exists(self._run.path(OFF)) or not self._run.is_there()
 
     @property
     def is_at_its_limit(self) -> bool:
@@ -88,23 +90,23 @@ class Fuse:
         quiet_from, wanted_s = process.clock(), self._stopped_s if stopped else self._grace_s
         while not self.is_out():
             if self.is_at_its_limit:
-                self._fire("its hard limit is reached")
+                self._fire("its hard limit is reached", alone=False)
             elif kept:
                 self._say("kept", f"the run {row['state']}, and is to be looked at")
             else:
-                company = self._company()
+                company = self._asked()
                 if company:
                     quiet_from, wanted_s = process.clock(), max(wanted_s, self._quiet_s)
                     self._say("waiting", company)
                 elif process.clock() - quiet_from >= wanted_s and is_told():
-                    self._fire("the run is over")
+                    self._fire("the run is over", alone=True)
                 else:
                     self._say("armed", "the run is over")
             time.sleep(self.poll_s)
 
     def is_out(self) -> bool:
         """Whether it can't fire any more, which it says."""
-        if self._said.get("tries", 0) > len(self._retry_s):
+        if self._tries > len(self._retry_s):
             return True
         if self.is_off:
             self._say("off")
@@ -114,22 +116,46 @@ class Fuse:
             self._say("void", doubt)
         return bool(doubt)
 
-    def _fire(self, why: str) -> None:
-        """Power the machine off, and once more while that does not help, unless it is disarmed meanwhile."""
-        for wait_s in (*self._retry_s, 0.0):
-            tries = self._said.get("tries", 0) + 1
-            self._say("fired", why, tries=tries, at=round(time.time(), 3))
-            _sync()
-            failed = self._command_failed()
-            if failed:
-                self._say("failed", failed, tries=tries)
-            deadline = time.monotonic() + wait_s
-            while time.monotonic() < deadline:
-                if self.is_off:
+    def _asked(self) -> str:
+        """Who else needs the machine; empty where nobody does."""
+        try:
+            return self._company()
+        except OSError as error:
+            return f"who else is there can't be seen: {error.strerror}"
+
+    def _fire(self, why: str, *, alone: bool) -> None:
+        """Power the machine off; with `alone` not if somebody is just coming: a new run is there before, or refused."""
+        with contextlib.ExitStack() as stack:
+            try:
+                words = f"the machine powers itself off after run {self._run.run_id}"
+                stack.enter_context(lock.exclusive(self._run.workspace, 0.0, words))
+            except Refused:
+                if alone:
+                    self._say("waiting", "launch is at work there")
                     return
-                time.sleep(min(self.poll_s, wait_s))
-        if not failed:
-            self._say("failed", "the power-off command went well, and the machine is still on", tries=tries)
+            except OSError:
+                pass  # such a disk must not keep the machine on
+            if not (alone and self._asked()):  # else we are asked again in a moment
+                self._try(why, stack.close)
+
+    def _try(self, why: str, on_failure: Callable[[], None]) -> None:
+        """Power the machine off, and wait for that or, after `on_failure`, until it is time for the next try."""
+        self._tries += 1
+        self._say("fired", why, tries=self._tries, at=round(time.time(), 3))
+        _sync()
+        failed = self._command_failed()
+        if failed:
+            self._say("failed", failed, tries=self._tries)
+            on_failure()
+        wait_s = (*self._retry_s, 0.0)[self._tries - 1]
+        deadline = time.monotonic() + wait_s
+        while time.monotonic() < deadline:
+            if self.is_off:
+                return
+            time.sleep(min(self.poll_s, wait_s))
+        if not failed and self._tries > len(self._retry_s):
+            went = "the power-off command went well, and the machine is still on"
+            self._say("failed", went, tries=self._tries)
 
     def _command_failed(self) -> str:
         try:

@@ -10,7 +10,8 @@ import sys
 import time
 from typing import Any, Dict, Mapping, Optional, Sequence
 
-from .run import RUN_VARIABLE, Run
+from .descendants import RUN_VARIABLE
+from .run import Run
 
 SIGN_IN = "guard.json"
 START_S = 10.0
@@ -22,8 +23,7 @@ def start(run: Run, targets: Sequence[Dict[str, Any]], variables: Optional[Mappi
     `variables` (such as a proxy, which may hold a password) and `targets` go to it alone.  Where no process can be
     started the run goes on without; how its fuse stands tells that.
     """
-    workspace = os.path.dirname(os.path.dirname(run.root))
-    argv = [sys.executable, "-I", sys.argv[0], "guard", workspace, run.run_id]
+    argv = [sys.executable, "-I", sys.argv[0], "guard", run.workspace, run.run_id]
     env = {**os.environ, **run.plan()["login_env"]}
     env.pop(RUN_VARIABLE, None)  # whoever ends all processes of the run must not end this one
     handed = json.dumps({"targets": list(targets), "variables": dict(variables or {})}).encode("ascii")

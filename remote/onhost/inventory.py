@@ -107,6 +107,14 @@ def standing(workspace: str, run_id: str) -> Standing:
     return Standing(run_id, "unknown", newer or (supervisor is not None and process.is_alive(supervisor)))
 
 
+def is_live(workspace: str, run_id: str) -> bool:
+    """Whether the run is not over, as `standing` has it, by as little reading as that takes."""
+    try:
+        return Run(workspace, run_id).is_live()
+    except (Refused, KeyError, TypeError, ValueError, OSError):
+        return standing(workspace, run_id).is_live
+
+
 def names(*folder: str) -> List[str]:
     """What a folder holds, sorted; nothing where it is not there."""
     try:

@@ -12,10 +12,11 @@ import time
 from typing import Callable, Mapping, Optional, Sequence
 
 from . import process
+from .descendants import Descendants
 
 POLL_S = 0.1
 CHUNK_BYTES = 1024 * 1024
-# What left the group may hold the pipe open for ever.
+# What can't be found or killed may hold the pipe open for ever.
 DRAIN_S = 3.0
 F_SETPIPE_SZ = 1031
 
@@ -23,13 +24,21 @@ F_SETPIPE_SZ = 1031
 class Job:
     """A process that reads nothing, and whose output goes to `feed` as it comes, cut anywhere.
 
+    `strays` are those that it may start in groups of their own, as torchrun does with its ranks.
+
     Raises OSError where it can't be started.
     """
 
     def __init__(
-        self, argv: Sequence[str], *, folder: str, env: Mapping[str, str], feed: Callable[[bytes], None]
+        self,
+        argv: Sequence[str],
+        *,
+        folder: str,
+        env: Mapping[str, str],
+        feed: Callable[[bytes], None],
+        strays: Descendants,
     ) -> None:
-        self._feed = feed
+        self._feed, self._strays = feed, strays
         self._output, end = os.pipe()
         try:
             with contextlib.suppress(OSError):  # not Linux, or more than this user may have
@@ -54,7 +63,7 @@ class Job:
         return self._process.pid
 
     def wait(self, meanwhile: Callable[[], Optional[float]]) -> int:
-        """Its exit status (128 + number after a signal), once it and its group are gone and all they said is taken in.
+        """Its exit status (128 + number after a signal), once all it started is gone and all that said is taken in.
 
         `meanwhile` is called some ten times a second; where it gives a number the job is asked to end, and has that
         many seconds for it.
@@ -67,8 +76,9 @@ class Job:
                     status = self._end(grace_s, meanwhile)
                     break
         finally:
-            # What the job left behind in its group must not outlive it, nor the job us.
+            # What the job left behind must not outlive it, nor the job us: it would hold the GPU for nothing.
             process.signal_group(self.pid, signal.SIGKILL)
+            self._strays.sweep()
         deadline = time.monotonic() + DRAIN_S
         while self._is_open and time.monotonic() < deadline:
             self._take(POLL_S)
@@ -83,7 +93,10 @@ class Job:
             self._take(POLL_S)
             meanwhile()
         process.signal_group(self.pid, signal.SIGKILL)
-        return self._process.wait()
+        while (status := self._process.poll()) is None:  # in the middle of a write to a dead disk
+            self._take(POLL_S)
+            meanwhile()
+        return status
 
     def _take(self, wait_s: float) -> None:
         if not self._is_open:

@@ -18,6 +18,8 @@ from .refused import Refused
 NAME = ".lock"
 SHARED_WAIT_S = 30.0
 POLL_S = 0.05
+BUSY = "another launch works with this store"
+WHY_BYTES = 200
 FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -29,14 +31,17 @@ def shared(workspace: str, wait_s: float = SHARED_WAIT_S) -> Iterator[None]:
 
 
 @contextmanager
-def exclusive(workspace: str, wait_s: float) -> Iterator[None]:
-    """Nobody else holds the workspace inside the block.  Raises Refused after `wait_s` seconds."""
-    with _held(workspace, fcntl.LOCK_EX, wait_s):
+def exclusive(workspace: str, wait_s: float, why: str = BUSY) -> Iterator[None]:
+    """Nobody else holds the workspace inside the block; who wants to is refused at once where there is a `why`.
+
+    Raises Refused after `wait_s` seconds.
+    """
+    with _held(workspace, fcntl.LOCK_EX, wait_s, why):
         yield
 
 
 @contextmanager
-def _held(workspace: str, how: int, wait_s: float) -> Iterator[None]:
+def _held(workspace: str, how: int, wait_s: float, why: str = "") -> Iterator[None]:
     os.makedirs(workspace, exist_ok=True)
     path = os.path.join(workspace, NAME)
     try:
@@ -53,6 +58,8 @@ def _held(workspace: str, how: int, wait_s: float) -> Iterator[None]:
         if not _is_still(descriptor, path):
             # Our own program went with the rest.
             raise Refused("workspace_removed", f"{workspace} was removed meanwhile", "run the same command again")
+        if how == fcntl.LOCK_EX:
+            _note(descriptor, why)
         yield
     finally:
         os.close(descriptor)
@@ -65,17 +72,30 @@ def _wait(descriptor: int, how: int, wait_s: float, workspace: str) -> None:
             fcntl.flock(descriptor, how | fcntl.LOCK_NB)
             return
         except BlockingIOError as error:
-            if time.monotonic() >= deadline:
-                raise Refused(
-                    "workspace_busy",
-                    f"another launch works with this store ({workspace})",
-                    "try again when it is done",
-                ) from error
+            # Who holds it shared notes nothing: only who waits for one that holds it alone may believe what is there.
+            why = _noted(descriptor) if how == fcntl.LOCK_SH else BUSY
+            if why != BUSY or time.monotonic() >= deadline:
+                raise Refused("workspace_busy", f"{why} ({workspace})", "try again when it is done") from error
         except OSError as error:
             if error.errno in WITHOUT_LOCKS:
                 return
             raise
         time.sleep(POLL_S)
+
+
+def _note(descriptor: int, why: str) -> None:
+    try:
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, why.encode("utf-8", "replace"), 0)
+    except OSError:
+        pass  # the folder itself, or no room: they hear the usual
+
+
+def _noted(descriptor: int) -> str:
+    try:
+        return os.pread(descriptor, WHY_BYTES, 0).decode("utf-8", "replace") or BUSY
+    except OSError:
+        return BUSY
 
 
 def _is_still(descriptor: int, path: str) -> bool:

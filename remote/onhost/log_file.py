@@ -8,10 +8,12 @@ oldest but the first are removed when it becomes too large.  Nothing here raises
 from __future__ import annotations
 
 import errno
+import json
 import os
 import re
 import time
-from typing import Callable, List, Optional, Sequence
+from typing import Callable, Iterator, List, Optional, Sequence
+from urllib.parse import quote, quote_plus
 
 from . import log_segments
 
@@ -244,6 +246,14 @@ class LogWriter:
         return left
 
 
+def _forms(value: bytes) -> Iterator[bytes]:
+    """A secret as it may be printed: plainly, in JSON, by repr, in an address."""
+    text = value.decode("utf-8", "surrogateescape")
+    for form in (text, json.dumps(text)[1:-1], json.dumps(text, ensure_ascii=False)[1:-1], repr(text)[1:-1],
+                 quote(value), quote(value, safe=""), quote_plus(value)):  # fmt: skip
+        yield form.encode("utf-8", "surrogateescape")
+
+
 class _Secrets:
     """Replaces known values in a stream.
 
@@ -252,10 +262,10 @@ class _Secrets:
     """
 
     def __init__(self, values: Sequence[bytes]) -> None:
-        whole = {value.strip() for value in values}
+        whole = {value.strip() for value in values} - {b""}
         lines = {line.strip() for value in whole if b"\n" in value for line in value.splitlines()}
         whole |= {line for line in lines if len(line) >= SECRET_LINE_BYTES}
-        self._values = sorted((value for value in whole if value), key=len, reverse=True)
+        self._values = sorted({form for value in whole for form in _forms(value)}, key=len, reverse=True)
         self._any = re.compile(b"|".join(map(re.escape, self._values))) if self._values else None
         self._held = b""
 

@@ -26,7 +26,7 @@ def _live(workspace: str) -> List[str]:
     # Of runs that are over there may be thousands: only what has no result is looked at in full.
     names = inventory.names(workspace, "runs")
     open_ones = [name for name in names if not os.path.exists(os.path.join(workspace, "runs", name, "result.json"))]
-    return [name for name in open_ones if inventory.standing(workspace, name).is_live]
+    return [name for name in open_ones if inventory.is_live(workspace, name)]
 
 
 def _uptime_s() -> Any:

@@ -52,7 +52,10 @@ def submit(request: Dict[str, Any], reader: frames.Reader) -> Dict[str, Any]:
 
     workspace, plan = request["workspace"], request["plan"]
     run = Run(workspace, plan["run_id"])
-    secrets = reader.exactly(min(int(request.get("secret_bytes") or 0), secret_file.MOST_BYTES))
+    secret_bytes = int(request.get("secret_bytes") or 0)
+    if secret_bytes > secret_file.MOST_BYTES:
+        raise Refused("secrets_invalid", f"the secrets are longer than {secret_file.MOST_BYTES >> 20} MB")
+    secrets = reader.exactly(secret_bytes)
     secret_file.sweep()
     with shared(workspace):
         # Before there is a run: one whose supervisor takes so long to start counts as failed.
@@ -71,7 +74,7 @@ def submit(request: Dict[str, Any], reader: frames.Reader) -> Dict[str, Any]:
         except BaseException:
             # Without its plan it is not a run, and would only keep the id from the next attempt.
             shutil.rmtree(run.root)
-            secret_file.take(run.run_id, run.root)
+            secret_file.discard(run.run_id, run.root)
             raise
         started = session.start(run, found)
         return {**started._asdict(), "session": session.name(run.run_id), "root": run.root}

@@ -8,15 +8,18 @@ whose run is over, or whose supervisor is dead, counts for nothing.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
+import time
 from typing import Dict, Iterator, List, NamedTuple, Optional, Sequence
 
+from . import build_lock, inventory
 from .atomic import read_object, write_json
-from .build_lock import WITHOUT_LOCKS
 from .refused import Refused
-from .run import Run
-from .states import FINAL
+
+JOIN_S = 20.0
+"""How long a new run waits for the lock, which nobody holds for longer than a moment unless it was stopped."""
+POLL_S = 0.05
+NO_GPU = -1
 
 
 class Ticket(NamedTuple):
@@ -36,8 +39,10 @@ class Queue:
         self._folder = os.path.join(workspace, "queue")
 
     def join(self, run_id: str, wanted: int) -> None:
-        """Take the next ticket for a run."""
-        with self._locked():
+        """Take the next ticket for a run.  Raises Refused where somebody holds the queue and does not move."""
+        with self._locked(JOIN_S) as is_ours:
+            if not is_ours:
+                raise Refused("queue_stuck", f"a stopped process holds {self._folder}/.lock", "try again")
             number = max((ticket.number for ticket in self._all()), default=0) + 1
             write_json(self._path(number, run_id), {"wanted": wanted, "given": None})
 
@@ -51,14 +56,20 @@ class Queue:
     def turn(self, run_id: str, gpus: Sequence[int]) -> Optional[List[int]]:
         """The GPUs that the run is given, out of those this machine has; None while others come first.
 
-        On a machine without any, one run at a time is given none.
+        On a machine without any, one run at a time is given none.  Raises Refused for a run without a ticket.
         """
-        slots = list(gpus) or [-1]
-        with self._locked():
+        slots = list(gpus) or [NO_GPU]
+        with self._locked(0.0) as is_ours:
+            if not is_ours:
+                return None  # for this time
+            if run_id not in [ticket.run_id for ticket in self._all()]:
+                raise Refused("queue_left", f"{run_id} has no place in the queue any more")
             free = list(slots)
             for ticket in self._living(run_id):
                 if ticket.given is not None:
-                    free = [slot for slot in free if slot not in ticket.given]
+                    # Who saw none may use one all the same: nvidia-smi fails now and then.
+                    none_seen = NO_GPU in (*ticket.given, *slots)
+                    free = [] if none_seen else [slot for slot in free if slot not in ticket.given]
                 if ticket.run_id == run_id:
                     if ticket.given is None:
                         wanted = min(ticket.wanted or len(free), len(slots))
@@ -66,30 +77,23 @@ class Queue:
                             return None
                         ticket = ticket._replace(given=free[:wanted])
                         self._write(ticket)
-                    return [slot for slot in ticket.given or () if slot >= 0]
+                    return [slot for slot in ticket.given or () if slot != NO_GPU]
                 if ticket.given is None:
-                    return None  # who came first and waits for more GPUs is not overtaken
-        raise Refused("queue_left", f"{run_id} has no place in the queue any more")
+                    break  # who came first and waits for more GPUs is not overtaken
+        return None
 
     def waiting(self) -> Dict[str, int]:
         """The runs that wait, with their place among them from 1."""
-        tickets = [ticket for ticket in self._all() if ticket.given is None]
+        tickets = [one for one in self._all() if one.given is None and inventory.is_live(self._workspace, one.run_id)]
         return {ticket.run_id: place for place, ticket in enumerate(tickets, 1)}
 
     def _living(self, asking: str) -> Iterator[Ticket]:
         for ticket in self._all():
-            if ticket.run_id == asking or self._is_live(ticket.run_id):
+            if ticket.run_id == asking or inventory.is_live(self._workspace, ticket.run_id):
                 yield ticket
             else:
                 with contextlib.suppress(FileNotFoundError):
                     os.unlink(self._path(ticket.number, ticket.run_id))
-
-    def _is_live(self, run_id: str) -> bool:
-        try:
-            state = Run(self._workspace, run_id).state()["state"]
-        except Refused:
-            return False
-        return state not in (*FINAL, "lost")
 
     def _all(self) -> List[Ticket]:
         try:
@@ -116,12 +120,11 @@ class Queue:
         return os.path.join(self._folder, f"{number:010d}-{run_id}")
 
     @contextlib.contextmanager
-    def _locked(self) -> Iterator[None]:
+    def _locked(self, wait_s: float) -> Iterator[bool]:
+        """Whether nobody else changes the queue inside the block, after `wait_s` seconds at most."""
         os.makedirs(self._folder, exist_ok=True)
+        deadline = time.monotonic() + wait_s
         with open(os.path.join(self._folder, ".lock"), "ab") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX)
-            except OSError as error:
-                if error.errno not in WITHOUT_LOCKS:
-                    raise
-            yield
+            while not (is_ours := build_lock.taken(lock.fileno())) and time.monotonic() < deadline:
+                time.sleep(POLL_S)
+            yield is_ours

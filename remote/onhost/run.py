@@ -11,19 +11,22 @@ import json
 import os
 import re
 import time
-from typing import Any, Dict, Optional
+from typing import IO, Any, Dict, Iterator, Optional
 
-from . import process
-from .atomic import read_json, read_object, write_json
+from . import process, secret_file
+from .atomic import FULL, fill_json, read_json, read_object, write_json
+from .descendants import Descendants
 from .refused import Refused
 from .states import FINAL
 
 PROTOCOL = 2
 RUN_ID = re.compile(r"[a-z0-9][a-z0-9-]{0,47}-[a-z2-7]{8}\Z")
 START_GRACE_S = 30
-RUN_VARIABLE = "LAUNCH_RUN"
-"""Variable that every process of a run has, with the run's id: by it they are found, wherever they went."""
+RESULT_LOCK = ".result.lock"
+ROOM = ".room-"
+"""With a file's name behind it: a file whose blocks are kept for that one, see `Reserve`."""
 TAIL_BYTES = 64 * 1024
+BLOCK_BYTES = 1024 * 1024
 STATE_EVENT = b'"type": "state"'
 # What every event has; a line without them is not one.
 EVENT_FIELDS = (("seq", int), ("type", str), ("time", (int, float)))
@@ -37,12 +40,22 @@ class Run:
     def __init__(self, workspace: str, run_id: str) -> None:
         if not RUN_ID.match(run_id):
             raise Refused("run_id_invalid", f"not a run id: {run_id[:80]!r}")
-        self.run_id = run_id
+        self.run_id, self.workspace = run_id, workspace
         self.root = os.path.join(workspace, "runs", run_id)
 
     def path(self, name: str) -> str:
         """Where a file of this run lies."""
         return os.path.join(self.root, name)
+
+    def is_there(self) -> bool:
+        """Whether nobody took it away; a disk that does not answer right now takes nothing away."""
+        try:
+            os.stat(self.path("plan.json"))
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        except OSError:
+            pass
+        return True
 
     def plan(self) -> Dict[str, Any]:
         """What was planned.  Raises Refused where there is no such run, or a newer launch made it."""
@@ -76,16 +89,16 @@ class Run:
         """The last well-formed event that says a state, None while there is none."""
         try:
             with open(self.path(self.plan()["files"]["events"]), "rb") as file:
-                content = file.read()
+                # Hours of steps follow the one that is looked for: only those lines are parsed that look like it.
+                for block in _blocks_backwards(file):
+                    at = len(block)
+                    while (at := block.rfind(STATE_EVENT, 0, at)) >= 0:
+                        begin, end = block.rfind(b"\n", 0, at) + 1, block.find(b"\n", at)
+                        event = _event(block[begin : end if end >= 0 else len(block)])
+                        if event is not None and event["type"] == "state" and isinstance(event.get("state"), str):
+                            return event
         except FileNotFoundError:
-            return None
-        at = len(content)
-        # Hours of steps follow the one that is looked for: only those lines are parsed that look like it.
-        while (at := content.rfind(STATE_EVENT, 0, at)) >= 0:
-            begin, end = content.rfind(b"\n", 0, at) + 1, content.find(b"\n", at)
-            event = _event(content[begin : end if end >= 0 else len(content)])
-            if event is not None and event["type"] == "state" and isinstance(event.get("state"), str):
-                return event
+            pass
         return None
 
     def add_event(self, kind: str, **fields: Any) -> None:
@@ -101,30 +114,55 @@ class Run:
             separator = b"" if tail[-1:] in (b"", b"\n") else b"\n"
             file.write(separator + json.dumps(record, ensure_ascii=False).encode("utf-8", "replace") + b"\n")
 
+    def write_last(self, name: str, value: Any) -> None:
+        """Write a file of the run's end; on a full disk into the room that was kept for it, if any was."""
+        try:
+            write_json(self.path(name), value)
+        except OSError as error:
+            if error.errno not in FULL or not os.path.exists(self.path(ROOM + name)):
+                raise
+            fill_json(self.path(ROOM + name), self.path(name), value)
+
     def finish(self, state: str, reason: str, **fields: Any) -> Dict[str, Any]:
         """Write the result unless there is one; whichever it is.  Safe against a second finder at the same moment."""
-        with open(self.path(".result.lock"), "w") as lock:
+        with open(self.path(RESULT_LOCK), "w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             found = self.result()
             if found is not None:
                 return found
             result = {"protocol": PROTOCOL, "run_id": self.run_id, "state": state, "reason": reason}
             result.update(fields, finished_at=round(time.time(), 3))
-            write_json(self.path(self.plan()["files"]["result"]), result)
-            return result
+            self.write_last(self.plan()["files"]["result"], result)
+        # A supervisor that never came did not take them.
+        secret_file.discard(self.run_id, self.root)
+        with contextlib.suppress(OSError):
+            os.unlink(self.path(self.SOURCES))
+        return result
+
+    def is_live(self) -> bool:
+        """Whether it is not over, by as little reading as that takes."""
+        if self.result() is not None:
+            return False
+        supervisor = self.supervisor()
+        if supervisor is not None and process.is_alive(supervisor):
+            return True
+        return self.state()["state"] not in (*FINAL, "lost")
 
     def state(self) -> Dict[str, Any]:
         """`state`, `reason`, `age_s` (seconds in that state) and what else a list of runs shows."""
         plan, result = self.plan(), self.result()
         row = {"run_id": self.run_id, "name": plan["name"], "submitted_at": plan["submitted_at"]}
-        said = self.last_state()
+        said = None
         if result is None:
+            said = self.last_state()
             result = self._verdict_of_absence(plan, said)
         row["state"], row["reason"] = result["state"], result.get("reason", "")
         # Ages are this machine's business: the laptop's clock may be hours off, and this one's may be set meanwhile.
-        row["run_age_s"] = _age_s(plan, plan["submitted_at"], plan.get("submitted_clock"))
+        row["run_age_s"] = run_age_s(plan)
         if row["state"] in FINAL:
-            row["age_s"] = max(0.0, time.time() - result.get("finished_at", plan["submitted_at"]))
+            finished_at = result.get("finished_at")
+            is_known = isinstance(finished_at, (int, float))
+            row["age_s"] = max(0.0, time.time() - float(finished_at or 0)) if is_known else row["run_age_s"]
         elif said is not None:
             row["age_s"] = _age_s(plan, said["time"], said.get("clock"))
         else:
@@ -149,17 +187,24 @@ class Run:
         if plan["boot"] != process.boot_marker():
             return {"state": "lost", "reason": "the machine restarted; nothing of the run is left running"}
         if supervisor is None:
-            if _age_s(plan, plan["submitted_at"], plan.get("submitted_clock")) < START_GRACE_S:
+            if run_age_s(plan) < START_GRACE_S:
                 return {"state": "queued"}
-            return self.finish("failed", "the supervisor never started")
+            return self._failed("the supervisor never started")
         if process.is_alive(supervisor):
             return {"state": said["state"] if said else "queued"}
-        result = self.finish("failed", "supervisor killed")
+        result = self._failed("supervisor killed")
         self.end_orphans()
         return result
 
+    def _failed(self, reason: str) -> Dict[str, Any]:
+        try:
+            return self.finish("failed", reason)
+        except OSError as error:  # who looks next finds the same
+            return {"state": "failed", "reason": f"{reason}; no result can be written: {error.strerror}"}
+
     def end_orphans(self) -> None:
         """End what a dead supervisor left running: it would hold the GPU for nothing."""
+        Descendants(self.run_id).end(grace_s=2)
         child = _read(self.path("child.json"))
         if isinstance(child, dict) and process.is_alive(child):
             process.end_group(child["pid"], grace_s=2)
@@ -168,8 +213,27 @@ class Run:
 def _read(path: str) -> Any:
     try:
         return read_json(path)
-    except (ValueError, OSError):
+    except (ValueError, OSError, RecursionError):
         return None
+
+
+def _blocks_backwards(file: IO[bytes]) -> Iterator[bytes]:
+    """The content from its end on, in blocks of whole lines; of a line beyond all measure only pieces."""
+    end, rest = file.seek(0, os.SEEK_END), b""
+    while end > 0:
+        start = max(0, end - BLOCK_BYTES)
+        file.seek(start)
+        block = file.read(end - start) + rest
+        end = start
+        # What the block begins with may go on in the one before it.
+        cut = block.find(b"\n") + 1 if start else 0
+        rest = block[:cut] if cut <= BLOCK_BYTES else b""
+        yield block[cut:]
+
+
+def run_age_s(plan: Dict[str, Any]) -> float:
+    """Seconds since a run was submitted."""
+    return _age_s(plan, float(plan["submitted_at"]), plan.get("submitted_clock"))
 
 
 def _age_s(plan: Dict[str, Any], then: float, then_clock: Any) -> float:

@@ -1,7 +1,7 @@
 """A run's secrets on their way from the login to the supervisor: a file for a moment, in memory where that can be.
 
 NUL-separated NAME=VALUE, as they came; parsed, never sourced.  The supervisor takes them and the file is gone; one
-whose supervisor never came is removed by whoever visits next.
+whose supervisor never came is removed by whoever visits next, or finds the run dead.
 """
 
 from __future__ import annotations
@@ -18,6 +18,9 @@ from .refused import Refused
 MEMORY = "/dev/shm"
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 MOST_BYTES = 1024 * 1024
+# Of one variable: what the kernel gives to a process.
+LONGEST_BYTES = 128 * 1024
+NAME_ON_DISK = ".secrets"
 STALE_S = 120.0
 
 
@@ -32,7 +35,9 @@ def put(run_id: str, root: str, content: bytes) -> None:
 def take(run_id: str, root: str) -> Dict[str, str]:
     """The secrets, which lie nowhere any more then."""
     found: Dict[str, str] = {}
-    for path in (_in_memory(run_id), os.path.join(root, ".secrets")):
+    for path in (_in_memory(run_id), os.path.join(root, NAME_ON_DISK)):
+        if not _is_ours(os.path.dirname(path)):
+            continue
         with contextlib.suppress(FileNotFoundError, NotADirectoryError):
             with open(path, "rb") as file:
                 content = file.read(MOST_BYTES)
@@ -41,9 +46,19 @@ def take(run_id: str, root: str) -> Dict[str, str]:
     return found
 
 
+def discard(run_id: str, root: str) -> None:
+    """Remove what nobody took."""
+    for path in (_in_memory(run_id), os.path.join(root, NAME_ON_DISK)):
+        if _is_ours(os.path.dirname(path)):
+            with contextlib.suppress(OSError):
+                os.unlink(path)
+
+
 def sweep() -> None:
     """Remove what lies there for longer than any start takes."""
     folder = os.path.dirname(_in_memory(""))
+    if not _is_ours(folder):
+        return
     with contextlib.suppress(OSError):
         for entry in os.scandir(folder):
             with contextlib.suppress(OSError):
@@ -58,6 +73,8 @@ def parse(content: bytes) -> Dict[str, str]:
         name, equals, value = word.decode("utf-8", "surrogateescape").partition("=")
         if not equals or not NAME.match(name):
             raise Refused("secrets_invalid", "the secrets did not come as NAME=VALUE")
+        if len(word) >= LONGEST_BYTES:
+            raise Refused("secrets_invalid", f"{name} is longer than a variable can be ({LONGEST_BYTES // 1024} KB)")
         found[name] = value
     return found
 
@@ -65,16 +82,19 @@ def parse(content: bytes) -> Dict[str, str]:
 def _path(run_id: str, root: str) -> str:
     path = _in_memory(run_id)
     folder = os.path.dirname(path)
+    with contextlib.suppress(OSError):
+        os.mkdir(folder, 0o700)
+    there = _is_ours(folder) and not os.lstat(folder).st_mode & 0o077
+    return path if there else os.path.join(root, NAME_ON_DISK)
+
+
+def _is_ours(folder: str) -> bool:
+    """Whether it is a folder and nobody else's: another user may have been there first, or made a link of it."""
     try:
-        with contextlib.suppress(FileExistsError):
-            os.mkdir(folder, 0o700)
         there = os.lstat(folder)
-        # Another user may have been there first.
-        if stat.S_ISDIR(there.st_mode) and there.st_uid == os.geteuid() and not there.st_mode & 0o077:
-            return path
     except OSError:
-        pass
-    return os.path.join(root, ".secrets")
+        return False
+    return stat.S_ISDIR(there.st_mode) and there.st_uid == os.geteuid()
 
 
 def _in_memory(run_id: str) -> str:

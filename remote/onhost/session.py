@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import os
+import signal
 import subprocess
 import sys
 import tempfile
 import time
 from typing import List, NamedTuple, Optional
 
+from . import process
 from .refused import Refused
 from .run import Run
 from .tmux import Found
@@ -26,7 +27,7 @@ class Started(NamedTuple):
 
 def start(run: Run, tmux: Found) -> Started:
     """Start the run's supervisor and wait until it has signed in.  Raises Refused."""
-    argv = [sys.executable, "-I", sys.argv[0], "supervise", os.path.dirname(os.path.dirname(run.root)), run.run_id]
+    argv = [sys.executable, "-I", sys.argv[0], "supervise", run.workspace, run.run_id]
     started = Started("setsid", tmux.why)
     if tmux.path:
         complaint = _in_tmux(tmux.path, name(run.run_id), run.root, argv)
@@ -36,9 +37,16 @@ def start(run: Run, tmux: Found) -> Started:
     deadline = time.monotonic() + START_TIMEOUT_S
     while run.supervisor() is None:
         if time.monotonic() > deadline:
+            _give_up(run)
             raise Refused("supervisor_not_started", f"the supervisor of {run.run_id} did not start ({started.how})")
         time.sleep(0.01)
     return started
+
+
+def _give_up(run: Run) -> None:
+    """Nobody is to train, and bill, what whoever asked was told did not start: one that comes late finds a result."""
+    run.finish("failed", "the supervisor did not start in time")
+    process.signal_process(run.supervisor() or {}, signal.SIGTERM)
 
 
 def name(run_id: str) -> str:

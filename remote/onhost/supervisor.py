@@ -17,22 +17,23 @@ from typing import Any, Dict, List, Optional
 
 from . import accelerator, gpu, guard, process, secret_file
 from .atomic import read_json, write_json
+from .descendants import RUN_VARIABLE, Descendants
 from .evidence import Evidence
 from .job import Job
 from .log_file import LogWriter
 from .queue import Queue
 from .refused import Refused
 from .reserve import Reserve
-from .run import RUN_VARIABLE, Run
+from .run import Run
 
 HEARTBEAT_S = 5.0
 TURN_S = 1.0
 STOP_GRACE_S = 10.0
 LIMIT = "time limit"
 GONE = "its folder was removed"
-HOW_TO_LEAVE = "\nThis only shows the run.  Ctrl-B d leaves it alone; launch stop {} ends it.\n"
 # Which of the secrets are masked: a shorter one would make a mess of the log and protects nothing.
 SHORTEST_SECRET = 4
+HOW_TO_LEAVE = "\nThis only shows the run.  Ctrl-B d leaves it alone; launch stop {} ends it.\n"
 SECRET_NAMES = "LAUNCH_SECRETS"
 """Variable by which a job knows which of its variables are secret."""
 TARGETS = "LAUNCH_NOTIFY"
@@ -45,6 +46,7 @@ class Supervisor:
     def __init__(self, workspace: str, run: Run) -> None:
         self._run, self._plan = run, run.plan()
         self._queue = Queue(workspace)
+        self._descendants = Descendants(run.run_id)
         self._stop_reason = ""
         self._sources: Dict[str, str] = {}
         self._secrets: Dict[str, str] = {}
@@ -63,30 +65,30 @@ class Supervisor:
         self._sources = self._run.take(self._run.SOURCES)
         self._secrets = secret_file.take(self._run.run_id, self._run.root)
         targets = self._secrets.pop(TARGETS, "")
+        # Before we sign in: whoever looks finds one.
+        self._log = LogWriter(
+            self._run.path(self._plan["files"]["log"]),
+            secrets=[os.fsencode(value) for value in self._secrets.values() if len(value.strip()) >= SHORTEST_SECRET],
+            on_full=lambda: self._reserve.give_back(),
+            echo=self._show,
+            **(self._plan.get("log") or {}),
+        )
         write_json(self._run.path("supervisor.json"), process.identity(os.getpid()))
         if self._run.result() is not None:  # stopped before we came
             self._queue.leave(self._run.run_id)
             return 1
         self._reserve = Reserve(self._run)
-        self._log = LogWriter(
-            self._run.path(self._plan["files"]["log"]),
-            secrets=[os.fsencode(value) for value in self._secrets.values() if len(value) >= SHORTEST_SECRET],
-            on_full=self._reserve.give_back,
-            echo=self._show,
-            **(self._plan.get("log") or {}),
-        )
-        self._log.feed(b"")  # there is a log from the first moment on, for whoever looks
         self._evidence = Evidence(self._run)
         if self._plan.get("poweroff") or targets:
             guard.start(self._run, json.loads(targets or "[]"), self._sources)
         try:
             return self._all()
-        except OSError as error:
+        except (OSError, Refused) as error:
             return self._end("failed", f"the supervisor can't go on: {error}", None)
         finally:
             self._ended.set()
             self._queue.leave(self._run.run_id)
-            self._reserve.give_back()
+            self._reserve.close()
 
     def _all(self) -> int:
         if self._plan.get("gpus") is not None and not self._wait_for_turn():
@@ -147,7 +149,7 @@ class Supervisor:
         """The exit status of the phase's process, 127 when it could not be started."""
         try:
             job = Job(self._argv(phase), folder=self._run.root, feed=self._log.feed,
-                      env=self._environment(phase["state"] == "preparing"))  # fmt: skip
+                      strays=self._descendants, env=self._environment(phase["state"] == "preparing"))  # fmt: skip
         except OSError as error:
             self._log.line(f"launch: {phase['argv'][0]}: {error.strerror}")
             return 127
@@ -167,7 +169,7 @@ class Supervisor:
         return stop_grace_s(self._plan) if self._stop_reason else None
 
     def _beat(self) -> None:
-        if not os.path.exists(self._run.path("plan.json")):
+        if not self._run.is_there():
             self._stop_reason = GONE
             return
         with contextlib.suppress(OSError), open(self._run.path(self._plan["files"]["heartbeat"]), "w") as file:

@@ -19,7 +19,6 @@ from .guard import SIGN_IN
 from .notice import Notices
 from .refused import Refused
 from .run import Run
-from .states import FINAL
 
 POLL_S = 1.0
 NOTICE_S = 300.0
@@ -35,10 +34,9 @@ class Watch:
         self._run, self._plan = run, run.plan()
         self._targets: List[Dict[str, Any]] = [one for one in handed.get("targets", ()) if isinstance(one, dict)]
         os.environ.update(handed.get("variables", {}))  # /proc does not show what comes so late
-        workspace = os.path.dirname(os.path.dirname(run.root))
         self._fuse: Optional[Fuse] = None
         if isinstance(self._plan.get("poweroff"), dict):
-            self._fuse = Fuse(run, lambda: company.look(workspace, run.run_id))
+            self._fuse = Fuse(run, lambda: company.look(run.workspace, run.run_id))
         self._poll_s = min(POLL_S, self._fuse.poll_s) if self._fuse else POLL_S
 
     def main(self) -> int:
@@ -60,7 +58,7 @@ class Watch:
             if self._fuse:
                 self._fuse.burn(row, lambda: notices.wait(0) or time.monotonic() > told_by)
             notices.wait(NOTICE_S)
-        except Refused:
+        except (OSError, Refused):
             pass  # the run was taken away
         return 0
 
@@ -68,12 +66,14 @@ class Watch:
         """How the run ended; ended by us where the hard limit comes first."""
         while True:
             try:
-                if self._is_over():
+                if not self._run.is_live():
                     return self._run.state()
                 if self._fuse and not self._fuse.is_out() and self._fuse.is_at_its_limit:
                     self._end()
-            except OSError:
-                # A disk so full that no result can be written.  It is over all the same.
+            except (OSError, KeyError, TypeError, ValueError, Refused):
+                # A disk so full that no result can be written, or a result that is none.  It is over all the same.
+                if not self._run.is_there():
+                    raise
                 if not process.is_alive(self._run.supervisor() or {}):
                     name, submitted_at = self._plan["name"], self._plan["submitted_at"]
                     return {
@@ -84,17 +84,10 @@ class Watch:
                     }
             time.sleep(self._poll_s)
 
-    def _is_over(self) -> bool:
-        if self._run.result() is not None:
-            return True
-        supervisor = self._run.supervisor()
-        if supervisor is not None and process.is_alive(supervisor):
-            return False
-        return self._run.state()["state"] in FINAL
-
     def _end(self) -> None:
         """End a run whose supervisor did not, when it was time."""
-        self._run.finish("stopped", f"{fuse.TIME_LIMIT}; its supervisor had to be killed")
+        with contextlib.suppress(OSError):  # no room for it
+            self._run.finish("stopped", f"{fuse.TIME_LIMIT}; its supervisor had to be killed")
         process.signal_process(self._run.supervisor() or {}, signal.SIGKILL)
         self._run.end_orphans()
 
