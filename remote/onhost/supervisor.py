@@ -129,7 +129,9 @@ class Supervisor:
         """Whether the run's turn came, before it was stopped."""
         visible = self._plan["login_env"].get("CUDA_VISIBLE_DEVICES")
         there = accelerator.find().gpus
-        names = visible.split(",") if visible and there else [str(index) for index in range(there)]
+        # An empty list, too, is what the login says: it hides them all.
+        shown = visible.split(",") if visible is not None else map(str, range(there))
+        names = [name for name in shown if name.strip()] if there else []
         told = False
         while not self._stop_reason:
             self._meanwhile()
