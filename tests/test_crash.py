@@ -21,8 +21,8 @@ from remote import crash, runs
 from remote.agent import Agent
 from remote.crash import Asked, Card
 from remote.local_host import LocalHost
-from tests.connected import private_tmux
-from tests.test_runs import SUCCEED, Place
+from tests.connected import eventually, private_tmux, tmux
+from tests.test_runs import FILES, SUCCEED, Place
 
 ASKED = Asked("box", "toy-aaaaaaaa", batch_size=32, max_length=256, learning_rate=2e-4)
 GIB = 1024**3
@@ -271,39 +271,48 @@ CGROUP = Path("/sys/fs/cgroup/memory")
 
 
 @contextlib.contextmanager
-def little_memory(limit_bytes):
-    """This process in a memory group of its own, with that limit."""
-    before = next((line.split(":", 2)[2] for line in Path("/proc/self/cgroup").read_text().splitlines()
-                   if line.split(":")[1] == "memory"), None)  # fmt: skip
+def memory_group(limit_bytes):
+    """A memory group with that limit and nobody in it."""
     group = CGROUP / f"launch-tests-{os.getpid()}"
     try:
-        assert before is not None
         group.mkdir()
         (group / "memory.limit_in_bytes").write_text(str(limit_bytes))
-        (group / "cgroup.procs").write_text(str(os.getpid()))
-    except (OSError, AssertionError):
+    except OSError:
         with contextlib.suppress(OSError):
             group.rmdir()
         pytest.skip("no memory group can be made here")
     try:
         yield group
     finally:
-        home = CGROUP / before.lstrip("/")
-        for pid in (group / "cgroup.procs").read_text().split():
-            with contextlib.suppress(OSError):
-                (home / "cgroup.procs").write_text(pid)
-        for _ in range(100):
-            with contextlib.suppress(OSError):
-                group.rmdir()
-                break
+        eventually(lambda: not (group / "cgroup.procs").read_text().split())
+        group.rmdir()
+
+
+# Who submits is in the group, and so is all that it starts; these tests alone may be larger than the limit.
+SUBMIT = """
+import json, os, sys
+group, workspace, plan = sys.argv[1:]
+open(os.path.join(group, "cgroup.procs"), "w").write(str(os.getpid()))
+from remote import runs
+from remote.agent import Agent
+from remote.local_host import LocalHost
+runs.submit(Agent(LocalHost(), workspace=workspace), json.loads(plan), links=[], documents={})
+"""
 
 
 def test_a_real_kill_for_memory(place):
     place.agent.call("states", {"run_ids": []})
     used = 400 * 1024 * 1024
-    with little_memory(used):
-        run_id = place.submit([sys.executable, "-ISc", f"x = bytearray({used})\nfor n in range(len(x)): x[n] = 1"])
+    run_id = f"memory-{'a' * 8}"
+    job = [sys.executable, "-ISc", f"x = bytearray({used})\nfor n in range(len(x)): x[n] = 1"]
+    plan = {"run_id": run_id, "name": "memory", "files": FILES, "env": {},
+            "phases": [{"state": "running", "argv": job}]}  # fmt: skip
+    with memory_group(used) as group:
+        argv = [sys.executable, "-c", SUBMIT, str(group), place.agent.workspace, json.dumps(plan)]
+        subprocess.run(argv, check=True, cwd=Path(__file__).parent.parent)
         card, found = card_of(place, run_id)
+        if place.how == "tmux":
+            tmux(place.tmux_folder, "kill-server")  # it was started in the group, too
     assert found.measured["memory"]["oom_kills"] >= 1
     assert found.measured["memory"]["limit_bytes"] == used
     assert card and card.cause == "memory_limit"
