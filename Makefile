@@ -5,7 +5,7 @@ PYTHON ?= $(shell for p in python3 python3.11 python3.12 python3.13; do \
 	$$p -c 'import sys, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$p; break; }; done)
 PIP = .venv/bin/python -m pip install --quiet --disable-pip-version-check -c launcher/constraints.txt
 # More than half of a test's time is waiting.  A file is one worker's, as its tests share what was trained for them.
-WORKERS = 3
+WORKERS = 2
 # What a person's default leaves out runs in CI.
 MARKS = $(if $(CI),,-m "not slow")
 

@@ -268,6 +268,7 @@ def test_the_first_connection_must_succeed_and_another_machine_ends_the_watching
         follow(run_id, there.agent, Seen())
 
 
+@pytest.mark.alone
 def test_the_tail_of_a_large_log_takes_two_round_trips(place, far):
     there, relay = far
     run_id = printer(place, 10)

@@ -259,6 +259,7 @@ def test_a_pipe_gets_whole_lines() -> None:
     assert "running, asking ..." in lines[6]
 
 
+@pytest.mark.alone
 @pytest.mark.skipif(shutil.which("tmux") is None, reason="needs tmux")
 def test_on_a_terminal_nothing_is_left_but_the_table(cli: Cli, tmp_path: Path) -> None:
     with listener(None) as hanging, private_tmux() as variables:

@@ -362,6 +362,7 @@ def test_a_frozen_line_that_thaws_loses_nothing(there, tmp_path, up):
     trees.check_done()
 
 
+@pytest.mark.alone
 @pytest.mark.slow
 def test_who_was_given_up_on_a_frozen_line_does_not_bring_old_files_back(there, sshd, tmp_path, monkeypatch):
     """Its process lives on there, and learns only when the line thaws that nobody listens any more."""
