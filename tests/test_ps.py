@@ -267,7 +267,7 @@ def test_on_a_terminal_nothing_is_left_but_the_table(cli: Cli, tmp_path: Path) -
         for at in range(30):
             remember(cli, new_run_id(f"run-{at}"), "hangs", state="running")
         folder = variables["TMUX_TMPDIR"]
-        program = f"trap : INT; {sys.executable} -m launcher ps; echo status=$?"
+        program = f"unset LINES COLUMNS; trap : INT; {sys.executable} -m launcher ps; echo status=$?"
         env = [f"-e{name}={cli.env[name]}" for name in ("HOME", "LAUNCH_HOME")]
         env.append(f"-ePYTHONPATH={os.environ.get('PYTHONPATH', os.getcwd())}")
         tmux(folder, "new-session", "-d", "-x", "80", "-y", "20", *env, "-s", "a", "sh", "-c", f"{program}; sleep 60")
