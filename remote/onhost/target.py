@@ -194,6 +194,11 @@ class Target:
         except FileNotFoundError as error:
             raise taken_over(self.root) from error
 
+    def require(self, at: Any) -> None:
+        """Raise Refused where another one took the file `at` over: it may lie under its final name by now."""
+        if not os.path.lexists(at):
+            raise taken_over(self.root)
+
     def part(self, entry: Entry, offset: int) -> Tuple[int, Any]:
         """Descriptor and place of a file whose content comes in pieces; `offset` bytes of it are there already.
 

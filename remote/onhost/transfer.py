@@ -289,7 +289,7 @@ class Receiver:
             raise BrokenStream("a file came from an offset that nobody asked for")
         descriptor, at = self._target.part(entry, offset)
         try:
-            announced, digest = self._content(reader, descriptor, entry, offset)
+            announced, digest = self._content(reader, descriptor, at, entry, offset)
         except BaseException as error:
             os.close(descriptor)
             if isinstance(error, OSError):  # a full disk: room for the others
@@ -307,7 +307,7 @@ class Receiver:
         else:
             self.failed[index] = _CHANGED
 
-    def _content(self, reader: Reader, descriptor: int, entry: Entry, offset: int) -> Tuple[str, str]:
+    def _content(self, reader: Reader, descriptor: int, at: Any, entry: Entry, offset: int) -> Tuple[str, str]:
         """The sha256 that was announced, "" where the sender gave up, and that of what is there now."""
         digest, buffer = sha256(), memoryview(bytearray(min(CHUNK_BYTES, entry.size)))
         with open(descriptor, "r+b", 0, closefd=False) as file:
@@ -333,6 +333,7 @@ class Receiver:
                 piece = buffer[:count]
                 reader.fill(piece)
                 digest.update(piece)
+                self._target.require(at)  # the line may have been frozen for long
                 while piece:
                     piece = piece[file.write(piece) :]
                 size += count
