@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import textwrap
 from pathlib import Path
 
@@ -92,7 +93,9 @@ def _at_home(record: Record) -> Crash:
     except (OSError, ValueError, RecursionError):
         measured = {}
     try:
-        tail = home.log.read_bytes()[-TAIL_BYTES:].decode("utf-8", "replace")
-    except OSError:
-        tail = ""
-    return Crash(measured if isinstance(measured, dict) else {}, tail)
+        with home.logs[-1].open("rb") as file:  # of a long log the first file tells nothing of its end
+            file.seek(max(0, file.seek(0, os.SEEK_END) - TAIL_BYTES))
+            tail = file.read(TAIL_BYTES)
+    except (OSError, IndexError):
+        tail = b""
+    return Crash(measured if isinstance(measured, dict) else {}, tail.decode("utf-8", "replace"))

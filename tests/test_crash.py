@@ -238,6 +238,13 @@ def small_disk(folder, options):
         subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
+def test_the_end_of_a_log_of_several_files_is_the_end(place):
+    run_id = place.submit("n=0; while [ $n -lt 200 ]; do echo line $n; n=$((n+1)); done; exit 1",
+                          log={"segment_bytes": 300, "keep_bytes": 10_000})  # fmt: skip
+    assert place.end(run_id).state == "failed"
+    assert runs.crash(place.agent, run_id).log_tail.endswith("line 198\nline 199\n")
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt" or os.geteuid() != 0, reason="mounts a disk")
 @pytest.mark.parametrize(

@@ -320,15 +320,13 @@ def fuse(request: Dict[str, Any]) -> Dict[str, Any]:
 def crash(request: Dict[str, Any]) -> Dict[str, Any]:
     """What was measured when a run ended badly, the end of its log, and its newest checkpoint, if there is one."""
     from . import checkpoints as those
-    from . import evidence
+    from . import evidence, log_segments
     from .atomic import read_object
     from .run import Run
 
     run = Run(request["workspace"], request["run_id"])
-    tail = b""
-    with contextlib.suppress(FileNotFoundError), open(run.path(run.plan()["files"]["log"]), "rb") as log:
-        log.seek(max(0, log.seek(0, os.SEEK_END) - LOG_TAIL_BYTES))
-        tail = log.read(LOG_TAIL_BYTES)
+    log = run.path(run.plan()["files"]["log"])
+    tail = log_segments.read(log, max(0, log_segments.end(log) - LOG_TAIL_BYTES), LOG_TAIL_BYTES).content
     return {
         "crash": read_object(run.path(evidence.NAME)),
         "log_tail": tail.decode("utf-8", "replace"),
