@@ -28,7 +28,8 @@ from remote import runs, store
 from remote.agent import Agent
 from remote.errors import RemoteError
 
-JOBS = (("preparing", "fetch"), ("running", "train"), ("verifying", "finish"))
+Wheels = Sequence[tuple[str, store.LocalFile]]
+"""Packages for a host that reaches no index, by their places in a run's folder."""
 
 
 class Changed(LaunchError):
@@ -96,7 +97,7 @@ def attempt(
     cache: Path,
     *,
     more: Sequence[tuple[str, store.LocalFile]] = (),
-    wheels: Sequence[tuple[str, store.LocalFile]] = (),
+    wheels: Wheels = (),
 ) -> Attempt:
     """The next attempt of `old` on a host, with `more` files in its folder.
 
@@ -168,7 +169,7 @@ def start(
     return started
 
 
-def wheels(app: App, old: Record, host: str, observer: Observer) -> tuple[tuple[str, store.LocalFile], ...]:
+def wheels(app: App, old: Record, host: str, observer: Observer) -> Wheels:
     """Packages for a host that reaches no index."""
     agent = app.agent(host)
     recipe = submit.recipe_for(agent, old.submission.spec.report_to)
@@ -177,17 +178,8 @@ def wheels(app: App, old: Record, host: str, observer: Observer) -> tuple[tuple[
 
 def to_json(record: Record, old: Record, started: runs.Started) -> dict[str, Any]:
     """A new attempt for `--json`."""
-    return {
-        "run_id": record.run_id,
-        "host": record.host,
-        "attempt": record.attempt,
-        "supersedes": old.run_id,
-        "resumed_from": record.resumed_from,
-        "session": started.session,
-        "how": started.how,
-        "why": started.why,
-        "root": started.root,
-    }
+    new = {"attempt": record.attempt, "supersedes": old.run_id, "resumed_from": record.resumed_from}
+    return submit.told(record, started) | new
 
 
 def _forget(ledger: Ledger, record: Record, old: Record) -> None:
@@ -218,9 +210,9 @@ def _look(app: App, new: Attempt, agent: Agent, observer: Observer, *, force: bo
 
 
 def _supervision(new: Attempt, agent: Agent) -> dict[str, Any]:
-    record, spec = new.record, new.record.submission.spec
-    plan = submit.supervision(record.run_id, record.name, agent, JOBS, wheels=new.wheels, trackers=spec.report_to)
-    plan |= submit.of_training(spec) | {"attempt": record.attempt}
+    record = new.record
+    plan = submit.of_submission(record.submission, agent, submit.TRAINING, wheels=new.wheels)
+    plan |= {"attempt": record.attempt}
     return plan | ({"resumes": record.resumed_from} if record.resumed_from else {})
 
 

@@ -119,6 +119,25 @@ def terms_options(command: F) -> F:
     return command
 
 
+def attempt_options(force: str) -> Callable[[F], F]:
+    """What a new attempt of a run is started with; `force` says what it does not stop at."""
+
+    def decorate(command: F) -> F:
+        for option in (json_option, yes_option, offline_wheels_option):
+            command = option(command)
+        command = terms_options(command)
+        for option in (
+            click.option("--force", is_flag=True, help=force),
+            click.option("-d", "--detach", is_flag=True, help="Start it and come back at once."),
+            click.option("--host", help="Another host to start it on; its own where this is left out."),
+            run_argument,
+        ):
+            command = option(command)
+        return command
+
+    return decorate
+
+
 def spec_options(command: F) -> F:
     """A flag for every key of the spec."""
     from jobs.spec import option_fields

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from jobs.run_directory import RunDirectory
 from launcher import again, submit
-from launcher.again import Attempt
+from launcher.again import Attempt, Wheels
 from launcher.app import App
 from launcher.errors import LaunchError
 from launcher.ledger import Record
@@ -40,7 +39,7 @@ def plan(
     observer: Observer,
     *,
     force: bool = False,
-    wheels: Sequence[tuple[str, store.LocalFile]] = (),
+    wheels: Wheels = (),
 ) -> Attempt:
     """The attempt that goes on from what `old` has reached, to be started on `host`.
 

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from launcher import again
-from launcher.again import Attempt
+from launcher.again import Attempt, Wheels
 from launcher.app import App
 from launcher.errors import LaunchError
 from launcher.ledger import Record
-from remote import store
 
 
-def plan(
-    app: App, old: Record, host: str, *, force: bool = False, wheels: Sequence[tuple[str, store.LocalFile]] = ()
-) -> Attempt:
+def plan(app: App, old: Record, host: str, *, force: bool = False, wheels: Wheels = ()) -> Attempt:
     """The attempt that does what `old` was asked to do, to be started on `host`.
 
     Raises LaunchError for a run that goes on, was taken over, succeeded, or whose host can't be asked (`force` goes on

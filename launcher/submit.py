@@ -29,6 +29,8 @@ from remote import runs, store
 from remote.agent import Agent
 from remote.errors import BadReply, RemoteError, TimedOut, Unreachable
 
+TRAINING = (("running", "train"), ("verifying", "finish"))
+"""What a training does, each a state and a verb."""
 # What a Hugging Face folder needs to be loaded; anything else in it stays at home.
 BASE_SUFFIXES = (".json", ".safetensors", ".txt", ".model", ".jinja")
 
@@ -152,7 +154,7 @@ def submit(
     # Remembered first: if the connection breaks now, the run may have started, and must not be forgotten.
     ledger.add(record)
     with starting(record, partial(ledger.forget, record.run_id)):
-        started = start(plan, agent, (("running", "train"), ("verifying", "finish")), terms=terms, secrets=secrets)
+        started = start(plan, agent, TRAINING, terms=terms, secrets=secrets)
     observer(Note(f"run {submission.run_id} started on {host_name} in {where(started)}"))
     return record, started
 
@@ -171,6 +173,18 @@ def starting(record: Record, forget: Callable[[], None]) -> Iterator[None]:
         raise
     except KeyboardInterrupt:
         raise LaunchError(f"interrupted: {doubt}", hint="launch ps shows whether it did", code="interrupted") from None
+
+
+def told(record: Record, started: runs.Started) -> dict[str, Any]:
+    """A run that was started, for `--json`."""
+    return {
+        "run_id": record.run_id,
+        "host": record.host,
+        "session": started.session,
+        "how": started.how,
+        "why": started.why,
+        "root": started.root,
+    }
 
 
 def where(started: runs.Started) -> str:
@@ -198,20 +212,9 @@ def start(
     secrets: Mapping[str, str] | None = None,
 ) -> runs.Started:
     """Start what was pushed: the environment first, the base model, then `jobs`, each a state and a verb."""
-    spec = plan.submission.spec
-    trains = any(state == "running" for state, _ in jobs)
     return runs.submit(
         agent,
-        supervision(
-            plan.submission.run_id,
-            spec.name,
-            agent,
-            (("preparing", "fetch"), *jobs),
-            wheels=_has_wheels(plan.files),
-            trackers=spec.report_to,
-        )
-        | (of_training(spec) if trains else {})
-        | dict(terms or {}),
+        of_submission(plan.submission, agent, jobs, wheels=_has_wheels(plan.files)) | dict(terms or {}),
         links=links(plan.files),
         documents={RunDirectory(Path()).spec.name: plan.submission.to_json()},
         secrets=secrets,
@@ -271,10 +274,23 @@ def supervision(
     }
 
 
-def of_training(spec: Spec) -> dict[str, Any]:
-    """The keys of the supervisor's plan that only a training has: its turn on the GPUs, and its secrets' names."""
-    # `auto` takes those that are free when its turn comes.
-    return {"gpus": 0 if spec.gpus == AUTO else spec.gpus, "secrets": sorted(spec.secrets)}
+def of_submission(
+    submission: Submission, agent: Agent, jobs: Sequence[tuple[str, str]], *, wheels: bool
+) -> dict[str, Any]:
+    """The supervisor's plan for what was submitted: its environment, its base model, then `jobs`."""
+    spec = submission.spec
+    plan = supervision(
+        submission.run_id,
+        spec.name,
+        agent,
+        (("preparing", "fetch"), *jobs),
+        wheels=wheels,
+        trackers=spec.report_to,
+    )
+    if plan["only_prepares"]:
+        return plan
+    # A training has a turn on the GPUs; `auto` takes those that are free then.
+    return plan | {"gpus": 0 if spec.gpus == AUTO else spec.gpus, "secrets": sorted(spec.secrets)}
 
 
 def recipe_for(agent: Agent, trackers: Sequence[str] = ()) -> dict[str, Any]:

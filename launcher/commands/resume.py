@@ -2,37 +2,24 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 import click
 
 from launcher.app import App
-from launcher.options import json_option, offline_wheels_option, terms_options, yes_option
-from launcher.output import Output
+from launcher.commands.retry import begin
+from launcher.options import attempt_options
+
+if TYPE_CHECKING:
+    from launcher.again import Attempt, Wheels
+    from launcher.ledger import Record
+    from launcher.progress import Observer
 
 
 @click.command("resume")
-@click.argument("run", required=False)
-@click.option("--host", help="Another host to start it on; its own where this is left out.")
-@click.option("-d", "--detach", is_flag=True, help="Start it and come back at once.")
-@click.option("--force", is_flag=True, help="Even where the old attempt may still go on, or was taken over.")
-@terms_options
-@offline_wheels_option
-@yes_option
-@json_option
+@attempt_options("Even where the old attempt may still go on, or was taken over.")
 @click.pass_obj
-def command(
-    app: App,
-    run: str | None,
-    host: str | None,
-    detach: bool,
-    force: bool,
-    max_hours: float | None,
-    on_finish: str | None,
-    keep_on_failure: bool,
-    notify: tuple[str, ...],
-    offline_wheels: bool,
-    yes: bool,
-    as_json: bool,
-) -> None:
+def command(app: App, /, force: bool, **asked: Any) -> None:
     """Start a new attempt that goes on where a run stopped, on its own host or on another.
 
     It says first from which checkpoint.  The old attempt is taken over: only the new one comes home.  Ctrl-C only stops
@@ -40,23 +27,9 @@ def command(
 
     Example: launch resume reviews-k3x7q2mh --host other-box
     """
-    from launcher import again, resume
-    from launcher.follow import follow
-    from launcher.price import of_spec
-    from launcher.terms import Terms
+    from launcher import resume
 
-    terms = Terms(max_hours, on_finish, keep_on_failure, notify)
-    old = app.ledger.find(run)
-    output = Output(as_json=as_json, price=of_spec(old.submission.spec.price))
-    there = host or old.host
-    wheels = again.wheels(app, old, there, output.observe) if offline_wheels else ()
-    attempt = resume.plan(app, old, there, output.observe, force=force, wheels=wheels)
-    if run is None and not yes and not click.confirm(f"Resume {old.run_id} on {there}?", err=True):
-        raise click.Abort
-    started = again.start(app, old, attempt, app.agent(there), output.observe, terms, force=force)
-    record = attempt.record
-    if detach:
-        data = again.to_json(record, old, started)
-        output.show(data, lambda console: console.print(f"{record.run_id}\nlaunch logs {record.run_id} -f"))
-        return
-    follow(app, record, output)
+    def plan(old: Record, there: str, observer: Observer, wheels: Wheels) -> Attempt:
+        return resume.plan(app, old, there, observer, force=force, wheels=wheels)
+
+    begin(app, "Resume", plan, force=force, **asked)

@@ -86,14 +86,7 @@ def command(
         plan, agent, host, app.ledger, output.observe, terms=terms.for_host(report.profile, agent), secrets=secrets
     )
     if detach:
-        data = {
-            "run_id": record.run_id,
-            "host": host,
-            "session": started.session,
-            "how": started.how,
-            "why": started.why,
-            "root": started.root,
-        }
+        data = submit.told(record, started)
         output.show(data, lambda console: console.print(f"{record.run_id}\nlaunch logs {record.run_id} -f"))
         return
     follow(app, record, output)
