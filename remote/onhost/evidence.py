@@ -10,13 +10,11 @@ import contextlib
 import json
 import os
 import resource
-import shutil
-import subprocess
 import tempfile
 import time
 from typing import Any, Dict, List, Optional
 
-from . import container_memory, process
+from . import container_memory, nvidia_smi, process
 from .atomic import read_object
 from .container_memory import Memory
 from .run import Run
@@ -26,7 +24,6 @@ NAME = "crash.json"
 LINES, LINE_CHARACTERS = 50, 400
 EVENTS_BYTES = 64 * 1024
 GPU_TIMEOUT_S = 5
-GPU_QUERY = ["--query-gpu=name,memory.used,memory.total", "--format=csv,noheader,nounits"]
 MIB = 1024 * 1024
 
 
@@ -127,15 +124,10 @@ def _lines(tail: bytes) -> List[str]:
 
 def _gpus() -> List[Dict[str, Any]]:
     """What is in use on each GPU now that the job is gone: that is what others hold."""
-    program = shutil.which("nvidia-smi") or "/usr/bin/nvidia-smi"
-    try:
-        done = subprocess.run([program, *GPU_QUERY], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                              stderr=subprocess.DEVNULL, timeout=GPU_TIMEOUT_S, check=False)  # fmt: skip
-    except (OSError, subprocess.TimeoutExpired):
-        return []
+    answer = nvidia_smi.query("gpu=name,memory.used,memory.total", GPU_TIMEOUT_S)
     found = []
-    for line in done.stdout.decode("utf-8", "replace").splitlines()[:16]:
-        name, used, total = ([part.strip() for part in line.split(",")] + ["", ""])[:3]
-        if used.isdigit() and total.isdigit():
+    for row in answer.rows[:16] if answer else ():
+        name, used, total = [*row, "", ""][:3]
+        if used.isdecimal() and total.isdecimal():
             found.append({"name": name[:80], "used_bytes": int(used) * MIB, "total_bytes": int(total) * MIB})
     return found

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import shutil
-import subprocess
 import threading
 from typing import Any, Callable, Dict, List
+
+from . import nvidia_smi
 
 EVERY_S = 10.0
 TIMEOUT_S = 10
@@ -13,32 +13,24 @@ FIELDS = (("index", "index"), ("use_percent", "utilization.gpu"), ("memory_used_
           ("memory_total_mb", "memory.total"), ("temperature_c", "temperature.gpu"))  # fmt: skip
 
 
-def look(program: str) -> List[Dict[str, Any]]:
+def look() -> List[Dict[str, Any]]:
     """A dict for each GPU; what it does not tell is left out."""
-    query = ",".join(name for _, name in FIELDS)
-    try:
-        done = subprocess.run([program, f"--query-gpu={query}", "--format=csv,noheader,nounits"],
-                              stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-                              timeout=TIMEOUT_S, check=False)  # fmt: skip
-    except (OSError, subprocess.TimeoutExpired):
-        return []
-    rows = []
-    for line in done.stdout.decode("ascii", "replace").splitlines():
-        words = [word.strip() for word in line.split(",")]
-        if len(words) == len(FIELDS) and words[0].isdigit():
-            rows.append({FIELDS[at][0]: int(word) for at, word in enumerate(words) if word.isdigit()})
-    return rows
+    answer = nvidia_smi.query("gpu=" + ",".join(name for _, name in FIELDS), TIMEOUT_S)
+    return [
+        {FIELDS[at][0]: int(word) for at, word in enumerate(row) if word.isdecimal()}
+        for row in (answer.rows if answer else ())
+        if len(row) == len(FIELDS) and row[0].isdecimal()
+    ]
 
 
 def watch(tell: Callable[[List[Dict[str, Any]]], None], stopped: threading.Event) -> None:
     """Call `tell` with what each look shows until `stopped`; at once back where there is no GPU to look at."""
-    program = shutil.which("nvidia-smi")
-    if program is None:
+    if nvidia_smi.program() is None:
         return
 
     def go_on() -> None:
         while not stopped.is_set():
-            if found := look(program):
+            if found := look():
                 tell(found)
             stopped.wait(EVERY_S)
 

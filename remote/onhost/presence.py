@@ -12,7 +12,7 @@ GPU_TIMEOUT_S = 4.0
 
 
 def look(workspace: str) -> Dict[str, Any]:
-    """`live` ids of runs, `logins` and `gpu_pids` as in `Occupied`, and `uptime_s`; None for what can't be seen.
+    """`live` ids of runs, `logins` and `gpu_pids` as `occupied` has them, and `uptime_s`; None for what can't be seen.
 
     The GPUs are only looked at where nothing else says that the machine is in use: it is the slowest question.
     """
