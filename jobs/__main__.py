@@ -77,28 +77,20 @@ def finish(run: RunDirectory, options: argparse.Namespace) -> dict[str, Any]:
 
 def evaluate(run: RunDirectory, options: argparse.Namespace) -> dict[str, Any]:
     """At home: metrics and report."""
-    from jobs import evaluation
+    from jobs import evaluation, run_facts
 
     asked = submission.load(run.spec)
-    evaluated = evaluation.at_home(
-        run,
-        base_folder=Path(options.base) if options.base else None,
-        data_file=Path(options.data) if options.data else None,
-        submission=asked,
-    )
-    facts = {
-        "run": run.run_id,
-        "base model": f"{asked.spec.model_name_or_path} ({asked.spec.model_revision})",
-        "evaluated on": options.title or "the rows that came with the run",
-        "source": evaluated.metrics["source"],
-        **{f"note {index}": note for index, note in enumerate(evaluated.notes, 1)},
-    }
-    written = evaluation.write_home(run, Path(options.out or run.root), evaluated, facts)
+    base, rows, suite = (Path(one) if one else None for one in (options.base, options.data, options.suite))
+    evaluated = evaluation.at_home(run, asked, evaluation.Asked(base, rows, suite, options.limit))
+    facts = run_facts.of(run, asked, options.title or "the rows that came with the run", evaluated.notes)
+    written = evaluation.write_home(run, Path(options.out or run.root), evaluated, facts, lang=options.lang)
     return {
         "metrics": evaluated.metrics,
         "notes": list(evaluated.notes),
         "report": str(written.report),
         "predictions": str(written.home_predictions),
+        "errors": str(written.errors),
+        "plots": str(written.plots),
     }
 
 
@@ -119,6 +111,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("run", type=lambda text: RunDirectory(Path(os.path.abspath(text))))
     parser.add_argument("--base", help="folder of the base model on this machine")
     parser.add_argument("--data", help="evaluate: JSONL file of texts and labels")
+    parser.add_argument("--suite", help="evaluate: JSONL file of cases instead of the run's robustness suite")
+    parser.add_argument("--limit", type=int, default=0, help="evaluate: at most so many rows; 0 is all")
+    parser.add_argument("--lang", choices=("en", "zh"), default="en", help="evaluate: of the report")
     parser.add_argument("--title", default="", help="evaluate: what that file is called in the report")
     parser.add_argument("--out", help="evaluate: folder for metrics, predictions and report; merge: for the model")
     parser.add_argument("--dtype", default="float32", help="merge: what the weights are saved in")

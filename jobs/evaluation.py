@@ -1,13 +1,15 @@
 """Evaluates a trained adapter: on the host right after training, and at home on what came back.
 
-Puts inference, baselines and metrics together; the figures themselves stand in `metrics` and `summary`.
+Owns where the answers come from, and what is written; the figures themselves stand in `summary`.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,135 +17,191 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from jobs import adapter, atomic, baselines, data, summary, table
-from jobs.empty_text import is_empty
-from jobs.errors import BrokenRun, DataError
+from jobs import atomic, baselines, data, evidence, exports, overlap, summary, table
+from jobs import suite as suites
+from jobs.classifier import Classifier, Progress
+from jobs.errors import DataError
+from jobs.evidence import HERE, ON_HOST, ROBUSTNESS, Evidence, Robustness, Trained
 from jobs.label import in_order, label_of
-from jobs.predictions import Predictions, load
+from jobs.overlap import Overlap
+from jobs.predictions import Predictions
 from jobs.run_directory import RunDirectory
 from jobs.submission import Submission
 
+LIMIT_SEED = 0
+
 
 @dataclass(frozen=True)
-class Trained:
-    """What training.json says that an evaluation needs.  It may come from a hostile host: shapes are checked."""
+class Asked:
+    """What to evaluate at home, and on what.
 
-    label_names: tuple[str, ...]
-    positive_label: str
-    max_length: int
+    base: its folder; None: nothing is inferred, every figure comes from the pulled logits.  data: rows in the project's
+    own form (see `table`) instead of those that came back; suite: a file of cases instead of the suite that the run was
+    asked.  limit: at most so many rows, drawn with every label's share; 0: all.
+    """
+
+    base: Path | None = None
+    data: Path | None = None
+    suite: Path | None = None
+    limit: int = 0
 
 
 @dataclass(frozen=True)
 class Evaluated:
-    """An evaluation: its metrics.json document, the predictions, and what is worth telling beside them."""
+    """An evaluation: its metrics.json document, the evidence for it, and what is worth telling beside them."""
 
     metrics: dict[str, Any]
-    predictions: Predictions
+    evidence: Evidence
     notes: tuple[str, ...]
 
 
 def on_host(run: RunDirectory, submission: Submission, base_folder: Path) -> None:
-    """Evaluate the test split beside the baselines; writes predictions.csv and metrics.json into the artifacts."""
-    trained = read_trained(run)
+    """Evaluate the test split beside the baselines, and the robustness suite; the artifacts have it all afterwards."""
+    trained = evidence.read_trained(run)
     splits = data.load_splits(run.root, submission)
-    references = baselines.load(run.artifacts / baselines.FILE)
-    logits = {model: by_split["test"] for model, by_split in references.items()}
-    logits["lora"] = infer(run, base_folder, splits.test.texts, trained, submission.spec.tokens_per_batch)
-    predictions = Predictions(trained.label_names, tuple(splits.test.texts), splits.test.label_ids, logits)
-    document = _summary(predictions, trained, "inferred on host", run.run_id)
-    predictions.save(run.predictions)
+    test = splits.test
+    references = baselines.load(run.baselines)
+    chosen, skipped = evidence.suite_of(
+        submission.spec.robustness, splits.label_names, splits.positive_label, test.texts
+    )
+    model = Classifier.open(
+        base_folder, run.adapter, label_names=trained.label_names, tokens_per_batch=submission.spec.tokens_per_batch
+    )
+    logits = {name: by_part["test"] for name, by_part in references.items()}
+    logits["lora"] = model.logits(test.texts, rows=len(test), progress=_telling("test rows"))
+    robustness = Robustness(skipped=skipped)
+    if chosen is not None:
+        answers = {name: by_part[ROBUSTNESS] for name, by_part in references.items() if ROBUSTNESS in by_part}
+        answers["lora"] = model.logits(chosen.texts, rows=len(chosen.texts), progress=_telling("texts of the suite"))
+        robustness = Robustness(chosen, answers)
+    found = Evidence(
+        trained,
+        Predictions(trained.label_names, tuple(test.texts), test.label_ids, logits),
+        robustness,
+        overlap.find(splits.train, test.texts, trained.label_names),
+        ON_HOST,
+        len(test),
+    )
+    found.save(run)
+    document = summary.summarise(found, run_id=run.run_id)
     atomic.write_json(run.metrics, document)
     print(f"evaluated: {document['headline'][0]}", flush=True)
 
 
-def at_home(
-    run: RunDirectory, *, base_folder: Path | None, data_file: Path | None, submission: Submission
-) -> Evaluated:
-    """Evaluate what was pulled: anew where the base is at hand, else from the logits that came with the run.
+def at_home(run: RunDirectory, submission: Submission, asked: Asked, progress: Progress | None = None) -> Evaluated:
+    """Evaluate what was pulled: anew where a base is given, else from the logits that came with the run.
 
-    `data_file` is what to evaluate on, in the project's own form (see `table`), None for the rows that came back.
-    Raises DataError where its labels are not the model's.
+    Inferring goes on where it was stopped, until `write_home` has written what it gave.  Raises DataError where the
+    data's labels are not the model's, or where what is asked for needs the base.
     """
-    trained = read_trained(run)
-    pulled = load(run.predictions)
-    texts, truth = (pulled.texts, pulled.truth) if data_file is None else _rows(data_file, trained)
-    same_rows = tuple(texts) == pulled.texts and np.array_equal(truth, pulled.truth)
-    notes = []
-    if base_folder is None:
-        if not same_rows:
+    pulled = evidence.load(run, submission.spec.robustness)
+    rows = _rows(pulled, asked)
+    robustness = pulled.robustness if asked.suite is None else Robustness(suites.load(asked.suite))
+    if asked.base is None:
+        if "lora" not in rows.known or asked.suite is not None:
             raise DataError(
-                "without the base model only the rows that came with the run can be evaluated",
-                hint="name the base: --base FOLDER",
+                "without the base model only what came with the run can be evaluated: its test rows and its suite",
+                hint="name the base: --base FOLDER, or fetch it: --rerun",
             )
-        predictions, source = pulled, "recomputed from pulled logits"
-        notes.append("the base model is not on this machine: recomputed from the logits that the host sent")
-    else:
-        started = time.monotonic()
-        inferred = infer(run, base_folder, texts, trained, submission.spec.tokens_per_batch)
-        seconds = time.monotonic() - started
-        notes.append(f"{len(texts)} rows inferred here in {seconds:.1f} s ({len(texts) / seconds:.0f} rows/s)")
-        others = {key: value for key, value in pulled.logits.items() if key != "lora"} if same_rows else {}
-        predictions = Predictions(trained.label_names, tuple(texts), truth, {**others, "lora": inferred})
-        source = "inferred here"
-        if same_rows and "lora" in pulled.logits:
-            gap = float(np.abs(inferred - pulled.logits["lora"]).max())
-            notes.append(f"largest difference from the host's logits: {gap:.2g}")
-    return Evaluated(_summary(predictions, trained, source, run.run_id), predictions, tuple(notes))
+        notes = ["nothing was inferred here: every figure is recomputed from the logits that the host sent"]
+        found = rows.evidence(pulled.trained, rows.known, robustness, ON_HOST)
+        return Evaluated(summary.summarise(found, run_id=run.run_id), found, tuple(notes))
+    model = Classifier.open(
+        asked.base,
+        run.adapter,
+        label_names=pulled.trained.label_names,
+        tokens_per_batch=submission.spec.tokens_per_batch,
+    )
+    started = time.monotonic()
+    own = model.logits(rows.texts, rows=len(rows.texts), keep=run.inferring / "rows", progress=progress)
+    cases = robustness.suite
+    if cases is not None:
+        inferred = model.logits(cases.texts, rows=len(cases.texts), keep=run.inferring / "suite", progress=progress)
+        robustness = dataclasses.replace(robustness, logits={**robustness.logits, "lora": inferred})
+    seconds = time.monotonic() - started
+    texts = len(rows.texts) + (len(cases.texts) if cases else 0)
+    notes = [f"{texts:,} texts inferred here in {seconds:.1f} s ({texts / max(seconds, 1e-9):,.0f} a second)"]
+    if "lora" in rows.known:
+        gap = float(np.abs(own - rows.known["lora"]).max())
+        notes.append(f"largest difference from the host's logits: {gap:.2g}")
+    found = rows.evidence(pulled.trained, {**rows.known, "lora": own}, robustness, HERE)
+    return Evaluated(summary.summarise(found, run_id=run.run_id), found, tuple(notes))
 
 
-def write_home(run: RunDirectory, folder: Path, evaluated: Evaluated, facts: dict[str, Any]) -> RunDirectory:
-    """Write predictions.csv, metrics.json and report.html below `folder`; the paths written."""
+def write_home(
+    run: RunDirectory, folder: Path, evaluated: Evaluated, facts: Mapping[str, Mapping[str, Any]], *, lang: str = "en"
+) -> RunDirectory:
+    """Write metrics.json, predictions.parquet, errors.csv, report.html and the plots below `folder`; the paths written."""
     from jobs.report import write_report
 
     written = RunDirectory(folder)
-    evaluated.predictions.save(written.home_predictions)
+    found, trained = evaluated.evidence, evaluated.evidence.trained
+    exports.predictions(written.home_predictions, found.predictions, trained.temperature(found.predictions.main))
+    exports.errors(written.errors, evaluated.metrics["errors"], found.predictions)
     atomic.write_json(written.home_metrics, evaluated.metrics)
     write_report(
         written.report,
         evaluated.metrics,
-        evaluated.predictions,
+        found.predictions,
         facts=facts,
         verification=_optional_json(run.home_verification) or _optional_json(run.host_verification),
         training=_optional_json(run.training),
+        lang=lang,
+        plots_folder=written.plots,
     )
+    shutil.rmtree(run.inferring, ignore_errors=True)
     return written
 
 
-def infer(
-    run: RunDirectory, base_folder: Path, texts: Sequence[str], trained: Trained, tokens_per_batch: int | str
-) -> NDArray[np.float32]:
-    """(N, C) float32 logits of the adapter on disk, base in float32 on the CPU, as kept on a GPU."""
-    import torch
+@dataclass(frozen=True)
+class _Rows:
+    """Texts to be evaluated with their labels truth (N,), what is `known` of them already, by model, and of how many."""
 
-    from jobs import inference
-    from jobs import model as models
+    texts: tuple[str, ...]
+    truth: NDArray[np.int64]
+    known: Mapping[str, NDArray[np.float32]]
+    overlap: Overlap
+    in_all: int
 
-    device = models.best_device()
-    dtype = models.base_dtype("auto", device)
-    id2label = dict(enumerate(trained.label_names))
-    model = adapter.load(base_folder, run.adapter, dtype=dtype, id2label=id2label).to(torch.device(device))
-    tokenizer = adapter.load_tokenizer(run.adapter)
-    token_ids = models.encode(tokenizer, texts, trained.max_length, adapter.prompt_template(run.adapter))
-    logits = inference.logits(model, token_ids, tokens_per_batch=inference.budget(tokens_per_batch, device))
-    if (answer := adapter.empty_text_logits(run.adapter, len(trained.label_names))) is not None:
-        logits[[is_empty(text) for text in texts]] = answer
-    return logits
+    def evidence(
+        self, trained: Trained, logits: Mapping[str, NDArray[np.float32]], robustness: Robustness, source: str
+    ) -> Evidence:
+        found = Predictions(trained.label_names, self.texts, self.truth, dict(logits))
+        return Evidence(trained, found, robustness, self.overlap, source, self.in_all)
 
 
-def read_trained(run: RunDirectory) -> Trained:
-    """training.json of a run.  Raises BrokenRun."""
-    document = _optional_json(run.training)
-    classifier = _optional_json(run.adapter / adapter.CLASSIFIER)
-    match document, classifier:
-        case {"label_names": [str(), str(), *_] as names}, {"max_length": int(max_length)} if (
-            all(isinstance(name, str) for name in names) and 0 < max_length < 10**6
-        ):
-            positive = str((document or {}).get("positive_label"))
-            return Trained(tuple(names), positive if positive in names else names[-1], max_length)
-    raise BrokenRun(f"{run.training}: not a readable record of a training")
+def _rows(pulled: Evidence, asked: Asked) -> _Rows:
+    """The rows that came back, or those of a file; with a limit some of them."""
+    came = pulled.predictions
+    texts, truth = (came.texts, came.truth) if asked.data is None else _read(asked.data, pulled.trained)
+    same = texts == came.texts and np.array_equal(truth, came.truth)
+    rows = _Rows(
+        texts, truth, came.logits if same else {}, pulled.overlap if same else overlap.Overlap({}), len(texts)
+    )  # fmt: skip
+    if not 0 < asked.limit < len(texts):
+        return rows
+    chosen = _drawn(truth, asked.limit)
+    return _Rows(
+        tuple(texts[row] for row in chosen.tolist()),
+        truth[chosen],
+        {model: logits[chosen] for model, logits in rows.known.items()},
+        rows.overlap.of(chosen),
+        len(texts),
+    )
 
 
-def _rows(path: Path, trained: Trained) -> tuple[tuple[str, ...], NDArray[np.int64]]:
+def _drawn(truth: NDArray[np.int64], limit: int) -> NDArray[np.int64]:
+    """(limit,) rows in their order, drawn from every label by its share (largest remainders); the same every time."""
+    random = np.random.default_rng(LIMIT_SEED)
+    counts = np.bincount(truth)
+    shares = counts * limit / len(truth)
+    taken = np.floor(shares).astype(np.int64)
+    taken[np.argsort(taken - shares, kind="stable")[: limit - taken.sum()]] += 1
+    chosen = [random.permutation(np.flatnonzero(truth == label))[:count] for label, count in enumerate(taken)]
+    return np.sort(np.concatenate(chosen))
+
+
+def _read(path: Path, trained: Trained) -> tuple[tuple[str, ...], NDArray[np.int64]]:
     rows = table.read(path)
     # An earlier version kept a label 1.0 as it was written.
     ids = {label_of(name): index for index, name in enumerate(trained.label_names)}
@@ -153,10 +211,6 @@ def _rows(path: Path, trained: Trained) -> tuple[tuple[str, ...], NDArray[np.int
             hint=f"it knows {', '.join(trained.label_names)}",
         )
     return tuple(rows.texts), np.array([ids[label] for label in rows.labels], dtype=np.int64)
-
-
-def _summary(predictions: Predictions, trained: Trained, source: str, run_id: str) -> dict[str, Any]:
-    return summary.summarise(predictions, positive_label=trained.positive_label, source=source, run_id=run_id)
 
 
 def _optional_json(path: Path) -> dict[str, Any] | None:

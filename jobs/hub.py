@@ -82,6 +82,16 @@ def snapshot(
         return _Repository(repository, token, list(wanted), list(unwanted)).snapshot(revision)
 
 
+def missing_bytes(
+    repository: str, revision: str, *, wanted: Sequence[str], unwanted: Sequence[str], token: str | bool | None = None
+) -> int:
+    """How many bytes `snapshot` would fetch; the Hub is asked, nothing is fetched.  Raises what `snapshot` does."""
+    token = _token() if token is None else token
+    with _in_words(repository, revision, token):
+        asked = _Repository(repository, token, list(wanted), list(unwanted))
+        return sum(blob.size_bytes for blob in asked.absent(*asked.listed(revision)))
+
+
 def weights(repository: str, revision: str, *, token: str | bool | None = None) -> Weights:
     """What a repository's weights look like, by ranged requests: some kilobytes in place of gigabytes.
 
@@ -215,7 +225,7 @@ class _Repository:
     def keep(self, commit: str, blobs: list[Blob]) -> None:
         """Have every blob in the cache, under its name in the snapshot."""
         files = self.folder / "snapshots" / commit
-        absent = [blob for blob in blobs if not is_whole(files / blob.name, blob)]
+        absent = self.absent(commit, blobs)
         if not absent:
             return
         for folder in (self.folder / "blobs", files, self.locks):
@@ -229,6 +239,11 @@ class _Repository:
                     url = hf_hub_url(self.name, blob.name, revision=commit)
                     download(blob, url, build_hf_headers(token=self.token), place)
                 _create_symlink(str(place), str(files / blob.name), new_blob=True)
+
+    def absent(self, commit: str, blobs: list[Blob]) -> list[Blob]:
+        """Those that the snapshot of `commit` lacks."""
+        files = self.folder / "snapshots" / commit
+        return [blob for blob in blobs if not is_whole(files / blob.name, blob)]
 
     def make_sure_of_space(self, absent: list[Blob]) -> None:
         """Raises OSError, before the first byte, when the disk can't take what is absent."""

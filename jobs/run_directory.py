@@ -122,6 +122,16 @@ class RunDirectory:
         return self.artifacts / "predictions.csv"
 
     @property
+    def suite(self) -> Path:
+        """The cases of the robustness suite that the run was asked; absent where it does not fit."""
+        return self.artifacts / "robustness.jsonl"
+
+    @property
+    def suite_logits(self) -> Path:
+        """`<model>`: logits (T, C) of the suite's texts."""
+        return self.artifacts / "robustness.safetensors"
+
+    @property
     def metrics(self) -> Path:
         return self.artifacts / "metrics.json"
 
@@ -165,3 +175,18 @@ class RunDirectory:
     @property
     def report(self) -> Path:
         return self.root / "report.html"
+
+    @property
+    def errors(self) -> Path:
+        """What the adapter got wrong, for a spreadsheet."""
+        return self.root / "errors.csv"
+
+    @property
+    def plots(self) -> Path:
+        """The report's plots as PNG."""
+        return self.root / "plots"
+
+    @property
+    def inferring(self) -> Path:
+        """Answers of an inference that was stopped, to go on from."""
+        return self.root / ".inferring"

@@ -19,6 +19,7 @@ METRICS = ("loss", "accuracy", "balanced_accuracy", "f1", "mcc")
 BASELINES = ("majority", "tfidf", "frozen")
 TRACKERS = ("tensorboard", "wandb")
 AUTO = "auto"
+GOAL = re.compile(r"none|accuracy|balanced_accuracy|f1|(?:precision|recall)>=0?\.[0-9]{1,6}\Z")
 # Those of ours steer the run itself.
 VARIABLE = re.compile(r"(?!LAUNCH_)[A-Za-z_][A-Za-z0-9_]{0,99}\Z")
 ALL_LINEAR = "all-linear"
@@ -105,6 +106,8 @@ class Spec:
     head_start: str = _choice("probe", HEAD_STARTS, "classification head: linear probe on the frozen base, or random")
     bf16: str = _choice("auto", ("auto", "yes", "no"), "base in bf16 (auto: on a GPU that has it)")
     baselines: tuple[str, ...] = _words(BASELINES, "what to compare with, on the same rows", BASELINES)
+    threshold_goal: str = _text("none", "of the threshold between two labels: f1, precision>=0.95, ...; none: one half")
+    robustness: str = _choice("auto", ("auto", "yes", "no"), "the suite of Chinese reviews; auto: where it fits the data")
     gpus: int | str = _auto(AUTO, 1, 64, "GPUs of one machine; auto: all of them")
     report_to: tuple[str, ...] = _words((), "trackers", TRACKERS)
     price: float = _number(0.0, 0.0, 1e6, "of an hour of the machine, to tell what the run costs")
@@ -190,6 +193,8 @@ def _value(known: dataclasses.Field[Any], value: Any, problems: list[str]) -> An
         return value if "auto" in limits and value == AUTO else _numeric(known, value, problems)
     if known.name == "prompt_template":
         return _template(value, problems)
+    if known.name == "threshold_goal":
+        return _goal(value, problems)
     if not _is_line(value):
         problems.append(f"{known.name}: a line of text, not {value!r}")
     return value
@@ -204,6 +209,16 @@ def _template(value: Any, problems: list[str]) -> Any:
         problems.append(f"prompt_template: a text with {TEXT} in it once, not {value!r:.200}")
         return value
     return value.replace("\\n", "\n")  # as a flag it can't hold a new line
+
+
+def _goal(value: Any, problems: list[str]) -> Any:
+    goal = "none" if value is None else value.replace(" ", "") if isinstance(value, str) else value
+    if not isinstance(goal, str) or not GOAL.fullmatch(goal):
+        problems.append(
+            "threshold_goal: none, accuracy, balanced_accuracy, f1, precision>=0.95 or recall>=0.95 "
+            f"(any share), not {value!r:.100}"
+        )
+    return goal
 
 
 def _word_list(known: dataclasses.Field[Any], value: Any, problems: list[str]) -> Any:

@@ -1,14 +1,7 @@
-"""metrics.json: what the predictions of a run say, as one document of plain JSON values.
+"""metrics.json: what the evidence of a run says, as one document of plain JSON values (docs/evaluation.md).
 
-The same logits give the same document everywhere.  Puts figures into sentences; knows nothing of screens.
-
-    schema, run_id, source, rows, label_names, positive_label (null for more than two labels), averaging,
-    class_counts {label: rows}, headline [sentence], models [{key, title, metrics}],
-    comparisons [{model, against, title, wins, losses, accuracy_difference, difference_interval, mcnemar_p, verdict,
-    sentence}],
-    warnings [sentence]
-
-A metric without a value is null, and `undefined` beside it says why.
+The same logits give the same document everywhere.  Owns which figures stand in it and which of them call for a
+warning; how each is computed and how it is put into words stands in other modules.
 """
 
 from __future__ import annotations
@@ -17,203 +10,146 @@ from typing import Any
 
 import numpy as np
 
-from jobs import metrics
+from jobs import comparison, figures, metrics, mistakes, robustness, suite, temperature, threshold, wording
 from jobs.errors import BrokenRun, NoData
-from jobs.metrics import Score
+from jobs.evidence import SOURCES, Evidence
 from jobs.predictions import MODEL_TITLES, Predictions
 
-SCHEMA = 1
-SOURCES = ("inferred on host", "inferred here", "recomputed from pulled logits")
+SCHEMA = 2
 ONE_CLASS_SHARE = 0.95
-SIGNIFICANT = 0.05
-_HELPED = {
-    "better": "LoRA helped",
-    "worse": "LoRA did harm",
-    "no clear difference": "LoRA made no clear difference",
-}
+FEW_ROWS = 200
+"""With fewer the interval of an accuracy of 0.9 is wider than eight points."""
 
 
-def summarise(predictions: Predictions, *, positive_label: str, source: str, run_id: str) -> dict[str, Any]:
-    """The metrics.json document.  Raises NoData for zero rows, BrokenRun where `positive_label` is no label.
-
-    positive_label: the class that precision, recall, F1 and AUC speak of; ignored with more than two labels,
-    where they are macro averages.  source: one of SOURCES.
-    """
-    if source not in SOURCES:
-        raise ValueError(f"source must be one of {', '.join(SOURCES)}, not {source!r}")
+def summarise(evidence: Evidence, *, run_id: str) -> dict[str, Any]:
+    """The metrics.json document.  Raises NoData for zero rows, BrokenRun where the parts do not fit together."""
+    predictions, trained = evidence.predictions, evidence.trained
+    if evidence.source not in SOURCES:
+        raise ValueError(f"source must be one of {', '.join(SOURCES)}, not {evidence.source!r}")
     if predictions.rows == 0:
         raise NoData("predictions: no rows", hint="the test split is empty: look at the spec's data files")
-    names = predictions.label_names
-    binary = len(names) == 2
-    if binary and positive_label not in names:
-        raise BrokenRun(f"predictions: the positive label {positive_label!r} is not one of {names!r}")
-    positive = names.index(positive_label) if binary else None
+    names, truth = predictions.label_names, predictions.truth
+    if len(names) == 2 and trained.positive_label not in names:
+        raise BrokenRun(f"predictions: the positive label {trained.positive_label!r} is not one of {names!r}")
+    positive = names.index(trained.positive_label) if len(names) == 2 else None
     keys = [key for key in MODEL_TITLES if key in predictions.logits]
-    document = {
+    document: dict[str, Any] = {
         "schema": SCHEMA,
         "run_id": run_id,
-        "source": source,
+        "source": evidence.source,
         "rows": predictions.rows,
+        "rows_in_all": evidence.rows_in_all,
         "label_names": list(names),
-        "positive_label": positive_label if binary else None,
-        "averaging": "positive class" if binary else "macro",
-        "class_counts": {name: int((predictions.truth == c).sum()) for c, name in enumerate(names)},
+        "class_counts": {name: int((truth == c).sum()) for c, name in enumerate(names)},
+        "positive_label": None if positive is None else names[positive],
+        "averaging": "macro" if positive is None else "positive class",
+        "temperature": dict(trained.temperatures[predictions.main]) if predictions.main in trained.temperatures else None,
+        "decision": _decision(evidence, positive),
         "models": [
-            {"key": key, "title": MODEL_TITLES[key], "metrics": _metrics(predictions, key, positive)} for key in keys
+            {
+                "key": key,
+                "title": MODEL_TITLES[key],
+                "metrics": figures.figures(
+                    truth, predictions.logits[key], names, positive, trained.temperature(key)
+                ),
+            }
+            for key in keys
         ],
-        "comparisons": [_comparison(predictions, key) for key in keys if key != "lora" and "lora" in keys],
+        "robustness": _robustness(evidence),
+        "errors": mistakes.errors(predictions, trained.temperature(predictions.main), evidence.overlap),
     }
-    document["warnings"] = [sentence for key in keys for sentence in _one_class(predictions, key, positive)]
-    document["headline"] = headline(document)
+    document["comparisons"] = [_comparison(evidence, key, positive) for key in keys if "lora" in keys and key != "lora"]
+    document["warnings"] = _warnings(document, predictions, positive)
+    document["headline"] = wording.headline(document, "en")
     plain: dict[str, Any] = _plain(document)
     return plain
 
 
-def headline(summary: dict[str, Any]) -> list[str]:
-    """Two or three plain sentences: how good, and whether LoRA helped."""
-    main = next((model for model in summary["models"] if model["key"] == "lora"), summary["models"][0])
-    figures = main["metrics"]
-    low, high = figures["accuracy_interval"]
-    sentences = [
-        f"{_the(main['key'])} labels {percent(figures['accuracy'])} of {summary['rows']:,} test rows "
-        f"correctly (95 % interval {100 * low:.1f} to {percent(high)})."
-    ]
-    by_key = {comparison["against"]: comparison for comparison in summary["comparisons"]}
-    if "frozen_head" in by_key:
-        verdict = by_key["frozen_head"]["verdict"]
-        sentences.append(f"{_HELPED[verdict]}: {_uncapitalised(by_key['frozen_head']['sentence'])}")
-    sentences += [by_key[key]["sentence"] for key in ("tfidf", "majority") if key in by_key]
-    return sentences
+def _decision(evidence: Evidence, positive: int | None) -> dict[str, Any] | None:
+    """The threshold of the goal that was stated, and what it does on these rows."""
+    trained, predictions = evidence.trained, evidence.predictions
+    if trained.decision is None or positive is None:
+        return None
+    scaled = temperature.scale(predictions.logits[predictions.main], trained.temperature(predictions.main) or 1.0)
+    probability = metrics.softmax(scaled)[:, positive]  # (N,)
+    cut = float(trained.decision["threshold"])
+    return dict(trained.decision) | {"test": threshold.figures_at(probability, predictions.truth == positive, cut)}
 
 
-def percent(share: float) -> str:
-    """A share in [0, 1] as text with one decimal: `84.7 %`."""
-    return f"{100 * share:.1f} %"
+def _robustness(evidence: Evidence) -> dict[str, Any]:
+    found = evidence.robustness
+    if found.suite is None:
+        return {"skipped": found.skipped}
+    trained = evidence.trained
+    return robustness.measure(
+        found.suite,
+        found.logits,
+        trained.label_names,
+        suite.answers(trained.label_names, trained.positive_label),
+        {key: trained.temperature(key) for key in found.logits},
+        MODEL_TITLES,
+    )
 
 
-def p_value(p: float) -> str:
-    """`p = 0.02`, or `p < 0.0001`."""
-    return "p < 0.0001" if p < 0.0001 else f"p = {p:.2g}"
-
-
-def _metrics(predictions: Predictions, key: str, positive: int | None) -> dict[str, Any]:
-    """Every metric of one model; `undefined` gives the reasons of those that are None."""
-    truth, logits = predictions.truth, predictions.logits[key]
-    predicted, classes = predictions.predicted(key), len(predictions.label_names)
-    probabilities = metrics.softmax(logits)
-    confidence, correct = probabilities.max(axis=1), predicted == truth
-    scores = metrics.per_class(truth, predicted, classes)
-    named = _averaged(scores, positive) | {
-        "auc_roc": _auc(predictions, key, positive),
-        "mcc": metrics.matthews_correlation(truth, predicted),
-    }
-    return {
-        "accuracy": metrics.accuracy(truth, predicted),
-        "accuracy_interval": list(metrics.wilson_interval(int(correct.sum()), len(truth))),
-        "balanced_accuracy": metrics.balanced_accuracy(scores),
-        **{name: score.value for name, score in named.items()},
-        "ece": metrics.expected_calibration_error(confidence, correct),
-        "nll": metrics.negative_log_likelihood(truth, metrics.log_softmax(logits)),
-        "brier": metrics.brier(truth, probabilities),
-        "predicted_positive_rate": (None if positive is None else metrics.predicted_positive_rate(predicted, positive)),
-        "predicted_counts": {name: scores[c].predicted for c, name in enumerate(predictions.label_names)},
-        "confusion": metrics.confusion_matrix(truth, predicted, classes).tolist(),
-        "per_class": [_class_figures(predictions.label_names[c], one) for c, one in enumerate(scores)],
-        "reliability": [vars(one) for one in metrics.reliability_bins(confidence, correct)],
-        "undefined": {name: score.reason for name, score in named.items() if score.value is None},
-    }
-
-
-def _averaged(scores: tuple[metrics.ClassScores, ...], positive: int | None) -> dict[str, Score]:
-    """Precision, recall, F1 of the positive class (and specificity), or their macro averages."""
-    if positive is None:
-        return {name: metrics.macro(scores, name) for name in ("precision", "recall", "f1")}
-    one, other = scores[positive], scores[1 - positive]
-    return {"precision": one.precision, "recall": one.recall, "f1": one.f1, "specificity": other.recall}
-
-
-def _auc(predictions: Predictions, key: str, positive: int | None) -> Score:
-    odds = metrics.log_odds(predictions.logits[key])
-    if positive is None:
-        return metrics.auc_roc_macro(predictions.truth, odds)
-    return metrics.auc_roc(predictions.truth == positive, odds[:, positive])
-
-
-def _class_figures(name: str, one: metrics.ClassScores) -> dict[str, Any]:
-    return {
-        "label": name,
-        "support": one.support,
-        "precision": one.precision.value,
-        "recall": one.recall.value,
-        "f1": one.f1.value,
-    }
-
-
-def _comparison(predictions: Predictions, against: str) -> dict[str, Any]:
+def _comparison(evidence: Evidence, against: str, positive: int | None) -> dict[str, Any]:
     """LoRA beside another model on the same rows."""
-    right = predictions.predicted("lora") == predictions.truth
-    other = predictions.predicted(against) == predictions.truth
-    wins, losses = int((right & ~other).sum()), int((~right & other).sum())
-    p = metrics.mcnemar_exact(wins, losses)
-    verdict = "no clear difference" if p >= SIGNIFICANT else "better" if wins > losses else "worse"
-    difference = (wins - losses) / predictions.rows
-    interval = metrics.paired_difference_interval(wins, losses, predictions.rows)
-    return {
-        "model": "lora",
-        "against": against,
-        "title": MODEL_TITLES[against],
-        "wins": wins,
-        "losses": losses,
-        "accuracy_difference": difference,
-        "difference_interval": list(interval),
-        "mcnemar_p": p,
-        "verdict": verdict,
-        "sentence": _sentence(against, verdict, difference, interval, wins, losses, p),
-    }
+    trained, logits, found = evidence.trained, evidence.predictions.logits, evidence.robustness
+    compared: dict[str, Any] = {"model": "lora", "against": against, "title": MODEL_TITLES[against]}
+    compared |= comparison.compare(
+        evidence.predictions.truth, logits["lora"], logits[against], positive,
+        trained.temperature("lora"), trained.temperature(against),
+    )  # fmt: skip
+    if found.suite is not None and {"lora", against} <= found.logits.keys():
+        compared["differences"]["robustness"] = robustness.difference(
+            found.suite,
+            found.logits["lora"],
+            found.logits[against],
+            trained.label_names,
+            suite.answers(trained.label_names, trained.positive_label),
+            trained.temperature("lora"),
+            trained.temperature(against),
+        )
+    return compared | {"sentence": wording.comparison_sentence(compared, "en")}
 
 
-def _sentence(
-    against: str, verdict: str, difference: float, interval: tuple[float, float], wins: int, losses: int, p: float
-) -> str:
-    points = f"{100 * abs(difference):.1f} points"
-    says = {
-        "better": f"The LoRA adapter beats {_uncapitalised(_the(against))} by {points} of accuracy",
-        "worse": f"The LoRA adapter is {points} of accuracy below {_uncapitalised(_the(against))}",
-    }.get(verdict, f"The LoRA adapter and {_uncapitalised(_the(against))} can't be told apart")
-    between = f"95 % interval of the difference {100 * interval[0]:+.1f} to {100 * interval[1]:+.1f} points"
-    return f"{says} ({between}; right alone on {wins:,} rows, wrong alone on {losses:,}; McNemar {p_value(p)})."
-
-
-def _one_class(predictions: Predictions, key: str, positive: int | None) -> list[str]:
-    """A warning if a model gives one answer to nearly all rows; the majority class does so by definition."""
-    predicted, names = predictions.predicted(key), predictions.label_names
-    shares = np.bincount(predicted, minlength=len(names)) / len(predicted)
-    answer = int(shares.argmax())
-    if key == "majority" or shares[answer] < ONE_CLASS_SHARE:
-        return []
-    inflated = f"recall of “{names[answer]}”" if positive in (None, answer) else "specificity"
-    scores = metrics.per_class(predictions.truth, predicted, len(names))
-    recall = scores[answer].recall
-    stands = "has no value" if recall.value is None else f"({percent(recall.value)}) is inflated by that"
-    balanced = percent(metrics.balanced_accuracy(scores))
-    return [
-        f"{_the(key)} answers “{names[answer]}” to {percent(float(shares[answer]))} of the rows: "
-        f"its {inflated} {stands}; read its balanced accuracy ({balanced}) instead."
+def _warnings(document: dict[str, Any], predictions: Predictions, positive: int | None) -> list[dict[str, Any]]:
+    """What a reader could be misled by, with its figures and a sentence."""
+    found: list[dict[str, Any]] = []
+    if document["rows"] < document["rows_in_all"]:
+        found.append({"kind": "limited", "rows": document["rows"], "rows_in_all": document["rows_in_all"]})
+    if document["rows"] < FEW_ROWS:
+        found.append({"kind": "few_rows", "rows": document["rows"]})
+    found += [
+        warning
+        for model in document["models"]
+        if model["key"] != "majority" and (warning := _one_class(model, predictions, positive))
     ]
+    fitted = document["temperature"]
+    if fitted and fitted["value"] in (temperature.LOWEST, temperature.HIGHEST):
+        found.append({"kind": "temperature_at_bound", "value": fitted["value"]})
+    main = next(model for model in document["models"] if model["key"] == predictions.main)
+    block = main["metrics"]["scaled"] or main["metrics"]["raw"]
+    if block["ece"] > block["floor"]["p95"]:
+        found.append({"kind": "calibration_above_floor", "ece": block["ece"], "p95": block["floor"]["p95"]})
+    return [warning | {"sentence": wording.warning_sentence(warning, "en")} for warning in found]
 
 
-def _the(key: str) -> str:
-    """A model's title with an article, at the beginning of a sentence."""
+def _one_class(model: dict[str, Any], predictions: Predictions, positive: int | None) -> dict[str, Any] | None:
+    """A model that gives one answer to nearly all rows, and the figure that looks good for that reason alone."""
+    shares = np.bincount(predictions.predicted(model["key"]), minlength=len(predictions.label_names)) / predictions.rows
+    answer = int(shares.argmax())
+    if shares[answer] < ONE_CLASS_SHARE:
+        return None
+    inflated = "recall" if positive in (None, answer) else "specificity"
     return {
-        "majority": "The majority class",
-        "frozen_head": "The frozen base with a trained head",
-        "tfidf": "TF-IDF with logistic regression",
-        "lora": "The LoRA adapter",
-    }[key]
-
-
-def _uncapitalised(sentence: str) -> str:
-    return "the " + sentence.removeprefix("The ") if sentence.startswith("The ") else sentence
+        "kind": "one_class",
+        "model": model["key"],
+        "answer": predictions.label_names[answer],
+        "share": float(shares[answer]),
+        "inflated": inflated,
+        "inflated_value": model["metrics"]["per_class"][answer]["recall"],
+        "balanced_accuracy": model["metrics"]["balanced_accuracy"],
+    }
 
 
 def _plain(value: Any) -> Any:
@@ -223,7 +159,7 @@ def _plain(value: Any) -> Any:
     """
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, list):
+    if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
     if isinstance(value, float):
         return float(f"{value:.10g}") if abs(value) >= 1e-12 else 0.0

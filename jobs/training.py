@@ -33,15 +33,19 @@ from jobs import (
     head,
     inference,
     memory,
+    metrics,
     probes,
     provenance,
     ranks,
+    temperature,
+    threshold,
 )
 from jobs import model as models
 from jobs.checkpoint import Checkpoints
 from jobs.empty_text import empty_text_logits, is_empty, without_empty
 from jobs.errors import BrokenRun, DataError
 from jobs.events import EventLog
+from jobs.evidence import ROBUSTNESS, suite_of
 from jobs.fitting import Encoded, fit
 from jobs.log_line import in_words, say
 from jobs.run_directory import RunDirectory
@@ -82,7 +86,15 @@ def _train(run: RunDirectory, among: ranks.Ranks) -> None:
     with clock.phase("data"):
         splits, empty = _without_empty(data.load_splits(run.root, submission))
         counts = {name: len(split) for name, split in splits.named().items()}
+        if spec.threshold_goal != threshold.NONE and splits.positive_label is None:
+            raise DataError(f"threshold_goal {spec.threshold_goal}: there are {len(splits.label_names)} labels, not two",
+                            hint="threshold_goal: none")  # fmt: skip
         tell(f"data: {in_words(counts)} rows; labels {', '.join(splits.label_names)}")
+        suite, skipped = suite_of(
+            spec.robustness, splits.label_names, splits.positive_label, splits.test.texts
+        )
+        if skipped:
+            tell(f"robustness: skipped, {skipped}")
         if empty:
             tell(f"{empty} empty texts are left out; such texts are answered by the shares of the classes")
         answer_to_empty = empty_text_logits(splits.train.label_ids, len(splits.label_names))  # (C,)
@@ -108,6 +120,11 @@ def _train(run: RunDirectory, among: ranks.Ranks) -> None:
 
     with clock.phase("tokens"):
         rows = {name: _encoded(tokenizer, split, spec) for name, split in splits.named().items()}
+        texts = {name: splits.named()[name].texts for name in ("validation", "test")}
+        if suite is not None:
+            texts[ROBUSTNESS] = list(suite.texts)
+            unlabelled = np.zeros(len(suite.texts), dtype=np.int64)
+            rows[ROBUSTNESS] = _encoded(tokenizer, data.Split(texts[ROBUSTNESS], unlabelled), spec)
         lengths = rows["train"].lengths
         cut = float((lengths == spec.max_length).mean())
         tell(f"tokens: {lengths.sum():,} in train, {lengths.mean():.0f} a row, {cut:.1%} cut")
@@ -120,7 +137,7 @@ def _train(run: RunDirectory, among: ranks.Ranks) -> None:
         tell(f"warning: a damaged checkpoint is passed over: {problem}")
 
     if found is None:
-        probe, start = _before_training(base, splits, rows, spec, run, among, clock, tell)
+        probe, start = _before_training(base, splits, rows, texts, spec, run, among, clock, tell)
     else:
         probe, start = None, found.state["start"]
 
@@ -154,6 +171,18 @@ def _train(run: RunDirectory, among: ranks.Ranks) -> None:
     if not among.is_first:
         return
 
+    with clock.phase("temperature"):
+        held_out = rows["validation"]
+        own_logits = inference.logits(  # (N, C)
+            model, held_out.token_ids, tokens_per_batch=inference.budget(spec.tokens_per_batch, device)
+        )
+        temperatures = _temperatures(run, own_logits, held_out.label_ids)
+        own = temperatures.get("lora")
+        tell(f"temperature: {own.value:.3f}" if own else "temperature: too few validation rows to fit one")
+        decision = _decision(spec, splits, own_logits, own, held_out.label_ids)
+        if decision:
+            tell(f"threshold: {decision['threshold']:.3f} for {spec.threshold_goal}, on validation")
+
     with clock.phase("saving"):
         id2label = dict(enumerate(splits.label_names))
         saved = adapter.fingerprints(model)  # of what is in memory, before anything can go wrong on a disk
@@ -167,6 +196,8 @@ def _train(run: RunDirectory, among: ranks.Ranks) -> None:
             max_length=spec.max_length,
             prompt_template=spec.prompt_template,
             empty_text_logits=answer_to_empty.tolist(),
+            temperature=own.value if own else None,
+            threshold=decision["threshold"] if decision else None,
             sha256={"data": made_of["data"], "base": made_of["base"]["files"]},
         )
         probes.record(
@@ -207,6 +238,8 @@ def _train(run: RunDirectory, among: ranks.Ranks) -> None:
         "losses": [{"step": step, "loss": loss} for step, loss in thinned(fitted.losses, LOSSES_KEPT)],
         "evaluations": [evaluation.to_json() for evaluation in fitted.evaluations],
         "best": best.to_json() | {"chosen_by": f"{spec.metric_for_best_model} of the averaged weights on validation"},
+        "temperatures": {name: dataclasses.asdict(one) for name, one in temperatures.items()},
+        "decision": decision,
         "baselines": start["baselines"],
         "head_start": start["head_start"],
         "seconds": start["seconds"] | clock.seconds | {"total": clock.total()},
@@ -258,6 +291,7 @@ def _before_training(
     base: PreTrainedModel,
     splits: data.Splits,
     rows: dict[str, Encoded],
+    texts: dict[str, list[str]],
     spec: Spec,
     run: RunDirectory,
     among: ranks.Ranks,
@@ -286,10 +320,11 @@ def _before_training(
                     rows["validation"].label_ids,
                     classes,
                 )
-                logits = {name: probe.logits(features[name]) for name in ("validation", "test")}
-                logits["test"][[is_empty(text) for text in splits.test.texts]] = empty_text_logits(
-                    splits.train.label_ids, classes
-                )
+                logits = {part: probe.logits(features[part]) for part in texts}
+                for part, some_texts in texts.items():
+                    logits[part][[is_empty(text) for text in some_texts]] = empty_text_logits(
+                        splits.train.label_ids, classes
+                    )
                 references["frozen_head"] = baselines.Baseline(logits)
                 weight, told = probe.weight, told | {"probe_strength": probe.strength, "probe_rows": len(some)}
                 found = scores(references["frozen_head"].logits["validation"], rows["validation"].label_ids)
@@ -299,9 +334,9 @@ def _before_training(
     if among.is_first:
         with clock.phase("other baselines"):
             if "majority" in spec.baselines:
-                references["majority"] = baselines.majority(splits)
+                references["majority"] = baselines.majority(splits, texts)
             if "tfidf" in spec.baselines:
-                references["tfidf"] = baselines.tfidf(splits)
+                references["tfidf"] = baselines.tfidf(splits, texts)
             if "frozen" not in spec.baselines:
                 references.pop("frozen_head", None)
             for name, one in references.items():
@@ -310,6 +345,32 @@ def _before_training(
             baselines.save(references, run.artifacts / baselines.FILE)
     described = {name: _described(one, rows["validation"].label_ids) for name, one in references.items()}
     return weight, {"baselines": described, "head_start": told, "seconds": dict(clock.seconds)}
+
+
+def _temperatures(
+    run: RunDirectory, own_logits: NDArray[np.float32], label_ids: NDArray[np.int64]
+) -> dict[str, temperature.Temperature]:
+    """Of LoRA and of every baseline but the majority class, whose shares nothing sharpens; on validation only."""
+    logits = {model: by_part["validation"] for model, by_part in baselines.load(run.baselines).items()}
+    logits.pop("majority", None)
+    fitted = {model: temperature.fit(some, label_ids) for model, some in (logits | {"lora": own_logits}).items()}
+    return {model: one for model, one in fitted.items() if one is not None}
+
+
+def _decision(
+    spec: Spec,
+    splits: data.Splits,
+    own_logits: NDArray[np.float32],
+    own: temperature.Temperature | None,
+    label_ids: NDArray[np.int64],
+) -> dict[str, Any] | None:
+    """The threshold that the spec's goal asks for, of the positive label's probability after scaling."""
+    if spec.threshold_goal == threshold.NONE:
+        return None
+    scaled = temperature.scale(own_logits, own.value if own else 1.0)
+    chosen = threshold.choose(metrics.softmax(scaled)[:, 1], label_ids == 1, threshold.parse(spec.threshold_goal))
+    return {"goal": spec.threshold_goal, "threshold": chosen.value, "reached": chosen.reached,
+            "validation": chosen.achieved}  # fmt: skip
 
 
 def _features(

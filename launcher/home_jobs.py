@@ -88,16 +88,10 @@ def verify(
 
     python, shapes = sys.executable, None
     if home.base is None and fetch_base:
-        model = _hub_base(home.submission, home.run)
-        if model is None:
-            raise LaunchError(
-                f"{home.run.run_id}: its base was a folder of this machine, which is gone or changed",
-                hint=f"launch verify {home.run.run_id} --base FOLDER",
-            )
         if static:
-            shapes = model.tensors()
+            shapes = fetchable_base(home, "verify").tensors()
         else:
-            home = replace(home, base=model.fetch(observer))
+            home = replace(home, base=_fetched_base(home, observer, "verify"))
     if home.base is None and shapes is None:
         observer(Note("the base model is not on this machine: what it takes the base to check is not checked"))
     elif not static:
@@ -119,14 +113,46 @@ def verify(
     return document
 
 
-def evaluate(home: HomeRun, settings: Settings, observer: Observer, *, data: Path | None = None) -> dict[str, Any]:
-    """Metrics and the paths of what was written; `data` instead of the test split goes to `evaluations/<name>`.
+@dataclass(frozen=True)
+class Evaluation:
+    """How to evaluate a run here.
+
+    data: a file instead of the test split, which goes to `evaluations/<name>`.  suite: a file of cases instead of the
+    robustness suite that the run was asked.  limit: at most so many rows; 0: all.  pulled: infer nothing.  rerun: fetch
+    a base that is not here.  lang: of the report.
+    """
+
+    data: Path | None = None
+    suite: Path | None = None
+    limit: int = 0
+    pulled: bool = False
+    rerun: bool = False
+    lang: str = "en"
+
+
+def evaluate(
+    home: HomeRun, settings: Settings, observer: Observer, asked: Evaluation = Evaluation()
+) -> dict[str, Any]:
+    """Metrics and the paths of what was written.
 
     Raises VerificationFailed where what lies here is not what a run that succeeded vouches for.
     """
     _require_vouched_for(home)
-    options: list[str] = []
-    file = title = None
+    if asked.pulled:
+        home = replace(home, base=None)
+    elif home.base is None and asked.rerun:
+        home = replace(home, base=_fetched_base(home, observer, "evaluate"))
+    elif home.base is None:
+        observer(Note(
+            "the base model is not on this machine: every figure is recomputed from the logits that its host sent "
+            f"(launch evaluate {home.run.run_id} --rerun fetches it and infers again)"
+        ))  # fmt: skip
+    options = ["--lang", asked.lang]
+    if asked.limit:
+        options += ["--limit", str(asked.limit)]
+    if asked.suite is not None:
+        options += ["--suite", str(asked.suite.resolve())]
+    data, file, title = asked.data, None, None
     if data is not None:
         data = data.resolve()  # `.` and `..` have no names
         file, title = dataset.one_file(data, home.submission.spec, settings.cache), data.name
@@ -139,6 +165,43 @@ def evaluate(home: HomeRun, settings: Settings, observer: Observer, *, data: Pat
     if data is not None:
         options += ["--out", str(_inside(home.run, Path("evaluations", data.stem)))]
     return _job("evaluate", home, settings.local_workspace, options, observer)
+
+
+@dataclass(frozen=True)
+class Texts:
+    """How many texts an evaluation of a run answers: rows of its test split, texts of its robustness suite."""
+
+    rows: int
+    suite: int
+
+
+def texts_to_answer(home: HomeRun) -> Texts:
+    """As the run's artifacts have them.  Raises BrokenRun where they can't be read."""
+    from jobs import evidence
+
+    found = evidence.load(home.run, home.submission.spec.robustness)
+    return Texts(found.predictions.rows, len(found.robustness.suite.texts) if found.robustness.suite else 0)
+
+
+def parameters_of_base(home: HomeRun) -> int | None:
+    """As the run's host counted them; None where it does not tell."""
+    base = _told(home.run).get("base")
+    count = base.get("parameters") if isinstance(base, dict) else None
+    return count if isinstance(count, int) and 0 < count < 10**13 else None
+
+
+def fetchable_base(home: HomeRun, verb: str) -> HubModel:
+    """The Hub's model that the run was trained on.  Raises LaunchError where it was a folder of this machine."""
+    if (model := _hub_base(home.submission, home.run)) is None:
+        raise LaunchError(
+            f"{home.run.run_id}: its base was a folder of this machine, which is gone or changed",
+            hint=f"launch {verb} {home.run.run_id} --base FOLDER",
+        )
+    return model
+
+
+def _fetched_base(home: HomeRun, observer: Observer, verb: str) -> Path:
+    return fetchable_base(home, verb).fetch(observer)
 
 
 def _inside(run: RunDirectory, path: Path) -> Path:

@@ -59,6 +59,18 @@ class HubModel:
                 token=_own_token(),
             ).folder
 
+    def missing_bytes(self) -> int:
+        """How much `fetch` would download.  Raises JobError, as `tensors` does."""
+        from jobs import base_model, hub
+
+        return hub.missing_bytes(
+            self.repository,
+            self.revisions[0],
+            wanted=base_model.WANTED,
+            unwanted=base_model.UNWANTED,
+            token=_own_token(),
+        )
+
     def tensors(self) -> BaseTensors:
         """Shapes and hashes of the best revision's weights, for some kilobytes."""
         from jobs import base_tensors

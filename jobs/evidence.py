@@ -1,0 +1,190 @@
+"""What an evaluation is computed from: the answers of every model, to the test rows and to the robustness suite.
+
+Owns how a host sends it home and how it is read there, where nothing of it is believed before it was looked at.  The
+same evidence gives the same figures everywhere; knows nothing of figures.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from jobs import adapter, overlap, predictions, safetensors_file, suite
+from jobs.errors import BrokenRun, DataError, JobError
+from jobs.overlap import Overlap
+from jobs.predictions import MODEL_TITLES, Predictions
+from jobs.run_directory import RunDirectory
+from jobs.suite import Suite
+from jobs.temperature import HIGHEST, LOWEST
+
+ON_HOST, HERE = "inferred on host", "inferred here"
+SOURCES = (ON_HOST, HERE)
+ROBUSTNESS = "robustness"
+"""What the suite's texts are called among the parts of the data."""
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a training tells that an evaluation needs.
+
+    temperatures: model key -> {value, rows, nll_before, nll_after}.  decision: {goal, threshold, reached, validation}.
+    """
+
+    label_names: tuple[str, ...]
+    positive_label: str
+    temperatures: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    decision: Mapping[str, Any] | None = None
+
+    def temperature(self, model: str) -> float | None:
+        """What the logits of a model are divided by; None where nothing was fitted."""
+        return float(self.temperatures[model]["value"]) if model in self.temperatures else None
+
+
+@dataclass(frozen=True)
+class Robustness:
+    """The suite and the logits (T, C) float32 of every model for its texts; or why there is none."""
+
+    suite: Suite | None = None
+    logits: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
+    skipped: str = ""
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """One evaluation, before anything is computed.  `rows_in_all` is how many rows there were to choose from."""
+
+    trained: Trained
+    predictions: Predictions
+    robustness: Robustness
+    overlap: Overlap
+    source: str
+    rows_in_all: int
+
+    def save(self, run: RunDirectory) -> None:
+        """Write it into the artifacts, all but what the training has written there itself."""
+        self.predictions.save(run.predictions)
+        self.overlap.save(run.overlap)
+        if self.robustness.suite is not None:
+            suite.dump(self.robustness.suite, run.suite)
+            safetensors_file.write(run.suite_logits, dict(self.robustness.logits))
+
+
+def load(run: RunDirectory, choice: str) -> Evidence:
+    """What a host found out.  `choice` is the spec's, of a suite.  Raises BrokenRun where it can't be read."""
+    trained = read_trained(run)
+    found = predictions.load(run.predictions)
+    if found.label_names != trained.label_names:
+        raise BrokenRun(f"{run.predictions}: other labels than the training's")
+    return Evidence(
+        trained,
+        found,
+        _robustness(run, trained, found, choice),
+        overlap.load(run.overlap, rows=found.rows, label_names=found.label_names),
+        ON_HOST,
+        found.rows,
+    )
+
+
+def suite_of(
+    choice: str, label_names: Sequence[str], positive_label: str | None, texts: Sequence[str]
+) -> tuple[Suite | None, str]:
+    """The built-in suite, or None and why it does not fit; `choice` is the spec's: auto, yes, no.
+
+    texts: of the test split.  Raises DataError where it is asked for and no label stands for its answers.
+    """
+    if choice == "no":
+        return None, "it was not asked for (robustness: no)"
+    if choice == "yes":
+        if suite.answers(label_names, positive_label) is None:
+            raise DataError(
+                f"robustness: which of the labels {', '.join(label_names)[:200]} means a good review is not known",
+                hint="robustness: no, or labels such as positive and negative",
+            )
+        return suite.built_in(), ""
+    reason = suite.applies(label_names, positive_label, texts)
+    return (None, reason) if reason else (suite.built_in(), "")
+
+
+def read_trained(run: RunDirectory) -> Trained:
+    """training.json and classifier.json of a run.  Raises BrokenRun."""
+    document = _json(run.training)
+    names = document.get("label_names")
+    match names:
+        case [str(), str(), *_] if all(isinstance(name, str) for name in names):
+            pass
+        case _:
+            raise BrokenRun(f"{run.training}: not a readable record of a training")
+    try:
+        own, cut = adapter.temperature(run.adapter), adapter.threshold(run.adapter)
+    except JobError as error:
+        raise BrokenRun(error.message, hint=error.hint) from error
+    temperatures = _temperatures(document.get("temperatures"), run.training)
+    # The adapter's own is what it is used with; the rest is said of it.
+    if own != (temperatures["lora"]["value"] if "lora" in temperatures else None):
+        raise BrokenRun(f"{run.training}: another temperature than the adapter's")
+    decision = _decision(document.get("decision"), run.training)
+    if cut != (decision["threshold"] if decision else None):
+        raise BrokenRun(f"{run.training}: another threshold than the adapter's")
+    positive = document.get("positive_label")
+    return Trained(tuple(names), positive if positive in names else names[-1], temperatures, decision)
+
+
+def _robustness(run: RunDirectory, trained: Trained, found: Predictions, choice: str) -> Robustness:
+    if not run.suite.exists():
+        none, reason = suite_of(choice, trained.label_names, trained.positive_label, found.texts)
+        return Robustness(skipped=reason if none is None else "the run has no answers to it")
+    try:
+        cases = suite.load(run.suite)
+        header = safetensors_file.read_header(run.suite_logits).require()
+        logits = {name: array.astype(np.float32) for name, array in safetensors_file.read_arrays(header).items()}
+    except JobError as error:
+        raise BrokenRun(f"the robustness suite of the run: {error.message}", hint=error.hint) from error
+    shape = (len(cases.texts), len(trained.label_names))
+    for name, array in logits.items():
+        if name not in MODEL_TITLES or array.shape != shape or not np.isfinite(array).all():
+            raise BrokenRun(f"{run.suite_logits}: {name[:80]!r} is not finite, or not of shape {shape}")
+    if "lora" not in logits:
+        raise BrokenRun(f"{run.suite_logits}: without the adapter's answers")
+    return Robustness(cases, logits)
+
+
+def _temperatures(listed: Any, path: Path) -> dict[str, dict[str, Any]]:
+    """What was fitted for each model; an older training has none."""
+    found: dict[str, dict[str, Any]] = {}
+    for model, one in (listed or {}).items() if isinstance(listed, dict | None) else [("", None)]:
+        match one:
+            case {"value": float() as value, "rows": int(rows), "nll_before": float() as before,
+                  "nll_after": float() as after} if model in MODEL_TITLES:  # fmt: skip
+                if LOWEST <= value <= HIGHEST and rows > 0 and math.isfinite(before + after):
+                    found[model] = {"value": value, "rows": rows, "nll_before": before, "nll_after": after}
+                    continue
+        raise BrokenRun(f"{path}: not the temperature of a model: {one!r:.200}")
+    return found
+
+
+def _decision(decision: Any, path: Path) -> dict[str, Any] | None:
+    match decision:
+        case None:
+            return None
+        case {"goal": str(goal), "threshold": float() as cut, "reached": bool(reached), "validation": dict(achieved)}:
+            if 0 <= cut <= 1 and all(one is None or isinstance(one, int | float) for one in achieved.values()):
+                figures = {str(name)[:40]: None if one is None else float(one) for name, one in achieved.items()}
+                return {"goal": goal[:40], "threshold": cut, "reached": reached, "validation": figures}
+    raise BrokenRun(f"{path}: not a threshold: {decision!r:.200}")
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        document = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise BrokenRun(f"{path}: not a readable record of a training ({type(error).__name__})") from error
+    if not isinstance(document, dict):
+        raise BrokenRun(f"{path}: not a readable record of a training")
+    return document
