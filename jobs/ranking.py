@@ -1,0 +1,127 @@
+"""How well a score puts positive rows above the others, whatever the threshold; knows nothing of probabilities.
+
+scikit-learn is imported where it is used.  Zero rows raise NoData everywhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from jobs.errors import NoData
+from jobs.score import Booleans, Floats, Integers, Score, mean, need_rows
+from jobs.tied_order import TiedOrder, steps
+
+_ONE_CLASS = "all rows are of one class"
+
+
+def auc_roc(positive: Booleans, score: npt.NDArray[Any]) -> Score:
+    """Area under the ROC curve in [0, 1]: how often a positive row scores above a negative one, ties half.
+
+    positive (N,) bool; score (N,), any increasing function of the probability.  Undefined with one class
+    only.  Raises NoData when N is 0.
+    """
+    from sklearn.metrics import roc_auc_score
+
+    return _of_two_classes(positive, score, roc_auc_score)
+
+
+def auc_pr(positive: Booleans, score: npt.NDArray[Any]) -> Score:
+    """Average precision in [0, 1]: the precision at every positive row, equal scores counted together, averaged.
+
+    Not interpolated (Davis & Goadrich 2006).  As `auc_roc` otherwise; a random score gets the share of positives.
+    """
+    from sklearn.metrics import average_precision_score
+
+    return _of_two_classes(positive, score, average_precision_score)
+
+
+def auc_roc_macro(truth: Integers, scores: npt.NDArray[Any]) -> Score:
+    """Mean over the classes of `auc_roc` of each against the rest; truth (N,), scores (N, C).
+
+    Undefined when a class has no rows, or all of them.
+    """
+    return _macro(auc_roc, truth, scores)
+
+
+def auc_pr_macro(truth: Integers, scores: npt.NDArray[Any]) -> Score:
+    """Mean over the classes of `auc_pr` of each against the rest, as `auc_roc_macro`."""
+    return _macro(auc_pr, truth, scores)
+
+
+def roc_curve(positive: Booleans, score: npt.NDArray[Any]) -> tuple[Floats, Floats]:
+    """False and true positive rates, both (K,), rising from 0 to 1.
+
+    As `auc_roc`, but raises NoData with one class only.
+    """
+    from sklearn.metrics import roc_curve as curve
+
+    _need_both(positive, "ROC curve")
+    false_rate, true_rate, _ = curve(positive, score)
+    return np.asarray(false_rate, np.float64), np.asarray(true_rate, np.float64)
+
+
+def pr_curve(positive: Booleans, score: npt.NDArray[Any]) -> tuple[Floats, Floats]:
+    """Recall and precision, both (K,), recall rising from 0 (where precision is 1 by convention) to 1.
+
+    A curve of steps: between two points precision is the right one's.  Raises NoData with one class only.
+    """
+    from sklearn.metrics import precision_recall_curve
+
+    _need_both(positive, "precision-recall curve")
+    precision, recall, _ = precision_recall_curve(positive, score)
+    return np.asarray(recall[::-1], np.float64), np.asarray(precision[::-1], np.float64)
+
+
+class Ranking:
+    """`auc_roc` and `auc_pr` of weighted rows, for the bootstrap: means over the classes in `positives`."""
+
+    def __init__(self, positives: Booleans, scores: npt.NDArray[Any]) -> None:
+        """positives, scores (N, K): a column for each class against the rest."""
+        columns = range(positives.shape[1])
+        self._columns = [(TiedOrder.of(scores[:, c]), positives[:, c]) for c in columns]
+
+    def __call__(self, weights: Floats) -> dict[str, Floats]:
+        areas = [_areas(order, positive, weights) for order, positive in self._columns]
+        return {
+            "auc_roc": np.mean([roc for roc, _ in areas], axis=0),
+            "auc_pr": np.mean([precision for _, precision in areas], axis=0),
+        }
+
+
+def _areas(order: TiedOrder, positive: Booleans, weights: Floats) -> tuple[Floats, Floats]:
+    """AUC-ROC and average precision (R,) of weights (R, N); NaN where a resample has one class only."""
+    hits = order.cumulated(weights, positive)
+    misses = order.cumulated(weights) - hits
+    gained = steps(hits)
+    precision = hits / np.maximum(hits + misses, 1)  # nothing is gained where nothing was drawn yet
+    with np.errstate(invalid="ignore"):
+        found = (gained * precision).sum(axis=1) / hits[:, -1]
+        # A step of the curve is a trapezoid: half of the block's own positives lie above its negatives.
+        area = (steps(misses) * (hits - gained / 2)).sum(axis=1) / (hits[:, -1] * misses[:, -1])
+    both = (hits[:, -1] > 0) & (misses[:, -1] > 0)
+    return np.where(both, area, np.nan), np.where(both, found, np.nan)
+
+
+def _of_two_classes(positive: Booleans, score: npt.NDArray[Any], metric: Callable[..., float]) -> Score:
+    need_rows(positive)
+    if positive.all() or not positive.any():
+        return Score(None, _ONE_CLASS)
+    return Score(float(metric(positive, score)))
+
+
+def _macro(metric: Callable[[Booleans, npt.NDArray[Any]], Score], truth: Integers, scores: npt.NDArray[Any]) -> Score:
+    need_rows(truth)
+    values = [metric(truth == c, scores[:, c]).value for c in range(scores.shape[1])]
+    defined = [value for value in values if value is not None]
+    if len(defined) < len(values):
+        return Score(None, "a class has no rows, or all of them")
+    return Score(mean(defined))
+
+
+def _need_both(positive: Booleans, what: str) -> None:
+    if positive.all() or not positive.any():
+        raise NoData(f"{what}: rows of both classes are needed")
