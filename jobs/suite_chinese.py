@@ -106,29 +106,29 @@ def _typos() -> Iterator[Case]:
 def _mixed() -> Iterator[Case]:
     """Good and bad points, and a verdict: its label, and what another verdict under the same points does."""
     draw = Draw("mixed long")
+    ends = {POSITIVE: phrases.MIXED_GOOD, NEGATIVE: phrases.MIXED_BAD}
     for number in range(2 * EACH):
-        label = LABELS[number % 2]
-        points = _both_sides(draw)
-        ends = {POSITIVE: draw.one(phrases.MIXED_GOOD), NEGATIVE: draw.one(phrases.MIXED_BAD)}
-        text = f"{points}{ends[label]}。"
+        label, other = LABELS[number % 2], LABELS[1 - number % 2]
         if number < EACH:
-            yield _minimum(text, label)
+            points = _both_sides(draw, {label: 3, other: 2})
+            yield _minimum(f"{points}{draw.one(ends[label])}。", label)
         else:
-            other = NEGATIVE if label == POSITIVE else POSITIVE
-            yield _turned(f"{points}{ends[other]}。", text, label)
+            points = _both_sides(draw, dict.fromkeys(LABELS, 2 + draw.below(2)))
+            yield _turned(f"{points}{draw.one(ends[other])}。", f"{points}{draw.one(ends[label])}。", label)
 
 
-def _both_sides(draw: Draw) -> str:
-    """An opening, two or three good points, as many bad ones of other aspects."""
-    domain = draw.one(_DOMAINS)
-    sides = draw.some(domain.aspects, 4 + 2 * draw.below(2))
-    half = len(sides) // 2
-    good, bad = [draw.one(one.good) for one in sides[:half]], [draw.one(one.bad) for one in sides[half:]]
-    mark = draw.one("，；")
+def _both_sides(draw: Draw, counts: Mapping[str, int]) -> str:
+    """An opening, so many points of each label, all about different aspects; either label's first."""
+    domain, mark = draw.one(_DOMAINS), draw.one("，；")
+    sides = draw.some(domain.aspects, sum(counts.values()))
+    good = mark.join(draw.one(one.good) for one in sides[: counts[POSITIVE]])
+    bad = mark.join(draw.one(one.bad) for one in sides[counts[POSITIVE] :])
+    points = (
+        f"{draw.one(phrases.LEADS_GOOD)}{good}。{draw.one(phrases.THEN_BAD)}{bad}。",
+        f"{draw.one(phrases.LEADS_BAD)}{bad}。{draw.one(phrases.THEN_GOOD)}{good}。",
+    )
     detail = f"{draw.one(domain.details)}。" if draw.below(2) else ""
-    praise = f"{draw.one(phrases.LEADS_GOOD)}{mark.join(good)}。"
-    blame = f"{draw.one(phrases.LEADS_BAD)}{mark.join(bad)}。"
-    return f"{draw.one(domain.openers)}。{detail}{praise}{blame}"
+    return f"{draw.one(domain.openers)}。{detail}{draw.one(points)}"
 
 
 def _ultra_long() -> Iterator[Case]:
@@ -145,13 +145,19 @@ def _long(label: str, where: str, draw: Draw) -> str:
     points = [draw.one(_side(one, label)) for one in draw.some(domain.aspects, 6)]
     said = f"{'，'.join(points[:3])}。{'，'.join(points[3:])}。{_verdict(domain, label, draw)}。"
     parts = [f"{draw.one(domain.openers)}。{draw.one(domain.details)}。"]
+    story = draw.some(phrases.FILLER, len(phrases.FILLER))
     length = LONG_CHARS + draw.below(LONG_CHARS)
     while sum(map(len, parts)) < length:
-        parts += [f"{sentence}。" for sentence in draw.some(phrases.FILLER, 5)]
+        parts += [f"{story.pop()}。" if story and not draw.below(6) else _scene(draw) for _ in range(6)]
         if where == "throughout":
             parts.append("，".join(draw.one(_side(one, label)) for one in draw.some(domain.aspects, 3)) + "。")
-    story = "".join(parts)
-    return {"start": f"{start}。{said}{story}", "end": f"{story}{said}", "throughout": f"{start}。{story}{said}"}[where]
+    told = "".join(parts)
+    return {"start": f"{start}。{said}{told}", "end": f"{told}{said}", "throughout": f"{start}。{told}{said}"}[where]
+
+
+def _scene(draw: Draw) -> str:
+    """A sentence that has nothing to do with what is reviewed."""
+    return f"{draw.one(phrases.WHEN)}，{draw.one(phrases.WHO)}{draw.one(phrases.DID)}。"
 
 
 def _emoji() -> Iterator[Case]:

@@ -1,6 +1,6 @@
-"""What reviewers of ten kinds of things say: phrases, each clearly good, clearly bad or neutral, written for this suite.
+"""What reviewers of ten kinds of things say: phrases that are clearly good, clearly bad or neutral.
 
-Owns phrases and where they may stand in a sentence; the tests that are made of them stand in `suite_chinese`.
+Owns phrases, written for this suite; the tests that are made of them stand in `suite_chinese`.
 """
 
 from __future__ import annotations
@@ -209,7 +209,7 @@ praise 秋天还想再来 不虚此行 已经推荐给邻居了 这一趟来得�
 complaint 不会来第二次 白跑一趟 劝朋友们别去 纯粹浪费假期
 predicates 风景:美:假 导游:热情:敷衍 门票:便宜:贵 厕所:干净:脏 路:好走:难走 小吃:实惠:贵
 short+ 风景如画 不虚此行 空气清新 值得一来 孩子玩疯了 山美水美
-short- 人山人海 门票太贵 没啥好看 到处宰客 全是假山 白跑一趟
+short- 排队排到腿软 门票太贵 没啥好看 到处宰客 全是假山 白跑一趟
 facts 排了四个小时的队，玩了四分钟 花一百二看了一池塘的绿藻 观光车收了钱，开到一半让我们下来走
   网红秋千前面排了三百人，绳子还断了 导游带我们逛了五个商店，一个景点
 ad 人间仙境

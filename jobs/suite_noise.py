@@ -1,6 +1,6 @@
-"""Changes that leave a Chinese review's meaning alone: typing mistakes, character width, lost punctuation, emoji.
+"""Changes that leave alone what a Chinese review says: typing mistakes, width, punctuation, script, emoji.
 
-Every function takes a text and a `Draw` and gives the changed text, or the text itself where it finds nothing to change.
+Every change takes a text and a `Draw` and gives the changed text, or the same one where it finds nothing to change.
 """
 
 from __future__ import annotations
@@ -14,33 +14,36 @@ from jobs.suite_traditional import traditional
 
 T = TypeVar("T")
 
-_HOMOPHONES = {
-    "的": "地", "得": "的", "在": "再", "再": "在", "是": "事", "已": "以", "做": "作", "座": "坐", "那": "哪", "像": "象",
-    "非常": "飞常", "服务": "福务", "房间": "房键", "味道": "位道", "老师": "老湿", "屏幕": "平幕", "推荐": "推见",
-    "孩子": "孩纸", "客服": "客付", "快递": "快弟", "酒店": "九店", "早餐": "早参", "尺码": "齿码",
-    "剧情": "剧晴", "演员": "眼员", "门票": "门漂", "导游": "导由", "包装": "包庄", "作业": "做业", "电池": "电迟",
-    "同事": "同是", "总之": "总只", "价位": "价味", "下次": "下词", "这个": "这各", "时候": "时后", "需要": "须要",
-    "以后": "已后", "质地": "质的", "瓶子": "平子", "结尾": "结围", "吸收": "吸手", "果肉": "果揉", "朋友": "盆友",
-    "妈妈": "麻麻", "什么": "神马", "这样": "酱紫", "喜欢": "稀饭", "同学": "童鞋", "电影": "电映", "文字": "文子",
-}  # fmt: skip
-_LOOK_ALIKES = {
-    "未": "末", "己": "已", "已": "己", "人": "入", "入": "人", "土": "士", "日": "曰", "住": "往", "酒": "洒", "干": "千",
-    "味": "昧", "拿": "掌", "货": "贷", "晚": "晓", "早": "旱", "很": "狠", "今": "令", "名": "各", "天": "夭",
-    "间": "问", "季": "李", "师": "帅", "找": "我", "午": "牛", "侍": "待", "幕": "墓", "清": "请", "睛": "晴", "拆": "折",
-    "全": "金", "班": "斑", "贴": "帖", "准": "淮", "免": "兔", "戴": "载", "课": "棵", "脸": "险",
-    "送": "迭", "料": "科", "换": "唤", "景": "影", "票": "栗", "孩": "该", "肉": "内", "洗": "冼",
-}  # fmt: skip
-# A mistake in one of these, or beside it, may change what is said.
+
+def _pairs(block: str) -> dict[str, str]:
+    """What each word is written as: both stand there without a space, and are equally long."""
+    return {pair[: len(pair) // 2]: pair[len(pair) // 2 :] for pair in block.split()}
+
+
+_HOMOPHONES = _pairs("""
+的地 得的 在再 再在 是事 已以 做作 座坐 那哪 像象 非常飞常 服务福务 房间房键
+味道位道 老师老湿 屏幕平幕 孩子孩纸 客服客付 快递快弟 酒店九店 早餐早参
+尺码齿码 剧情剧晴 演员眼员 门票门漂 导游导由 包装包庄 作业做业 电池电迟 同事同是
+总之总只 价位价味 下次下词 这个这各 时候时后 需要须要 以后已后 质地质的 瓶子平子
+结尾结围 吸收吸手 果肉果揉 朋友盆友 妈妈麻麻 什么神马 这样酱紫 同学童鞋
+电影电映 文字文子
+""")
+_LOOK_ALIKES = _pairs("""
+未末 己已 已己 人入 入人 土士 日曰 住往 酒洒 干千 味昧 拿掌 货贷 晚晓 早旱 很狠
+今令 名各 天夭 间问 季李 师帅 找我 午牛 侍待 幕墓 清请 睛晴 拆折 全金 班斑 贴帖
+准淮 免兔 戴载 课棵 脸险 送迭 料科 换唤 景影 票栗 孩该 肉内 洗冼
+""")
+# A mistake in one of these may change what is said.
 _CARRIES_MEANING = frozenset(
-    "不没无非未别勿难好坏差烂爱恨值亏赞推荐满失望悔美丑假真香臭甜酸快慢贵惠净脏谁都绝最太再佳优劣坑骗垃圾喜欢厌恶烦糟棒上当雷五一零星"
+    "不没无非未别勿难好坏差烂爱恨值亏赞推荐满失望悔美丑假真香臭甜酸快"
+    "慢贵惠净脏谁都绝最太再佳优劣坑骗垃圾喜欢厌恶烦糟棒上当雷五一零星"
 )
 _MARKS = re.compile(r"[，。！？；：、～“”（）…—]+")
 _CLAUSE = re.compile(r"[^，。！？；：…]+[，。！？；：…]*")
 _END_MARKS = re.compile(r"[。！？]+")
 # Full-width forms of ASCII lie 0xFEE0 above it; the full stop of Chinese and its brackets have forms of their own.
 _FULL_WIDTH = {code: code + 0xFEE0 for code in range(0x21, 0x7F)} | {0x20: 0x3000}
-_HALF_WIDTH = str.maketrans({"，": ",", "。": ".", "！": "!", "？": "?", "；": ";", "：": ":", "～": "~", "（": "(", "）": ")",
-                             "“": '"', "”": '"', "、": ","})  # fmt: skip
+_HALF_WIDTH = str.maketrans("，。！？；：～（）“”、", ',.!?;:~()"",')
 
 
 class Draw:

@@ -56,9 +56,9 @@ IRONY_BAD = _lines("""
 """)
 
 STACKED_GOOD = _lines("""
-{subject}没有不{good}的时候
+不会有人觉得{subject}不{good}
 没有人会说{subject}不{good}
-我从来没觉得{subject}有哪次不{good}
+我没觉得{subject}有哪一点不{good}
 {subject}不可谓不{good}
 不是我不挑剔，是{subject}真的{good}，没什么不满意
 谁要是说{subject}不{good}，我第一个不同意
@@ -72,15 +72,15 @@ STACKED_GOOD = _lines("""
 
 STACKED_BAD = _lines("""
 没有一个人不说{subject}{bad}
-{subject}没有一次是不{bad}的
+没人敢说{subject}不{bad}
 不是{subject}不{good}，是非常不{good}
 我没法昧着良心说{subject}不{bad}
-别不信，{subject}真的没有一点{good}
+别不信，{subject}真的一点也不{good}
 不能不说，{subject}{bad}得没法忍，不会再来了
 没有哪一点不让我后悔选了{thing}，{subject}尤其{bad}
 不是不想给好评，是{subject}{bad}得给不了
-{subject}从来没有{good}过，不失望是不可能的
-没见过{subject}不{bad}的时候，不退钱说不过去
+{subject}没有半点{good}可言，不失望是不可能的
+不能假装{subject}不{bad}，不退钱说不过去
 {subject}既不{good}，也没人管，不差评不行
 要不是没有零星，我绝不会给{thing}一星，{subject}一点也不{good}
 """)
@@ -99,7 +99,7 @@ TURNED_BAD = (
 TURNED_GOOD = (
     ("{subject}很{bad}", "{subject}一点都不{bad}"),
     ("{subject}太{bad}了，叫人失望", "{subject}完全不{bad}，没叫人失望"),
-    ("{subject}不{good}", "{subject}没有不{good}的时候"),
+    ("{subject}不{good}", "没人觉得{subject}不{good}"),
     ("{thing}有毛病，{subject}{bad}", "{thing}没毛病，{subject}不{bad}"),
     ("后悔选了{thing}，{subject}很{bad}", "没后悔选了{thing}，{subject}并不{bad}"),
     ("对{subject}不满意", "对{subject}没有什么不满意"),
@@ -183,18 +183,18 @@ COMPLAINT = _lines("""
 
 MIXED_GOOD = _lines("""
 不过瑕不掩瑜，总体还是非常满意，会推荐给朋友
-但这些都是小问题，整体体验很棒，给五星
-尽管有这点不足，我还是很喜欢，下回还选这里
+但这些我都能接受，整体体验很棒，给五星
+尽管有这点不足，我还是很喜欢，下回还选它
 总的来说优点远大于缺点，值得推荐
 说到底还是物有所值，满意
 不算十全十美，但绝对对得起这个价，好评
-小毛病可以原谅，整体超出预期
+这些我可以原谅，整体超出预期
 综合下来我愿意给高分，放心选
 """)
 MIXED_BAD = _lines("""
 总的来说还是非常失望，不推荐
 可惜这些优点救不了整体，差评
-有这一条就够了，以后再也不会选它
+有这几条就够了，以后再也不会选它
 综合下来不值这个价，后悔了
 说到底还是一次糟糕的体验，劝大家三思
 优点再多也弥补不了，我要求退款
@@ -202,7 +202,9 @@ MIXED_BAD = _lines("""
 只能给一星，奉劝各位绕道
 """)
 LEADS_GOOD = _lines("先说好的： 优点是 值得表扬的是， 不可否认， 平心而论， 好的地方：")
-LEADS_BAD = _lines("再说不足： 缺点是 美中不足的是， 但是， 可是， 不好的地方：")
+THEN_BAD = _lines("再说不足： 缺点是 美中不足的是， 但是， 可是， 不好的地方：")
+LEADS_BAD = _lines("先说不好的： 缺点也有： 要挑毛病的话， 不足之处： 丑话说在前头，")
+THEN_GOOD = _lines("再说优点： 但是， 另一方面， 不过， 好的地方：")
 
 FILLER = _lines("""
 那天是星期三，天气有点阴，出门前查了一下路线
@@ -226,6 +228,16 @@ FILLER = _lines("""
 我一般先看说明，再看别人的提问
 晚饭后散了一圈步，顺便想了想要写什么
 """)
+WHEN = _lines("""
+前一天晚上 第二天一早 午饭以后 傍晚的时候 到了周末 又过了两天 那阵子 月初 出发之前 回来的路上 睡觉之前 中间有一会儿
+""")
+WHO = _lines("我 家里人 同事小李 楼下的邻居 表妹 孩子他爸 我和室友 一位老同学 公司的司机 邻居家的老人")
+DID = _lines("""
+去楼下取了一个包裹 在阳台上收衣服 看了一会儿电视 翻了翻以前的聊天记录 打电话问了问路线 出门买了点菜
+把日历翻到下一页 整理了书桌 给花浇了水 在群里发了一条消息 查了查第二天的天气 泡了一壶茶 换了一双鞋
+去银行办了点事 说起了老家的事 算了算日子 写了两页笔记 把窗帘拉上了 听了一段广播 带着狗下楼走了一圈
+填了一张表 给手机充上了电 改了一次时间 坐了四站公交 把行李放到门口 和人聊起了天气
+""")
 LONG_START_GOOD = _lines("先说结论：非常满意，强烈推荐 开门见山：这是我今年最满意的一次 写在前面：五星好评，超出预期")
 LONG_START_BAD = _lines(
     "先说结论：非常失望，坚决不推荐 开门见山：这是我今年最糟糕的一次 写在前面：一星差评，谁来谁后悔"
@@ -238,7 +250,7 @@ EMPTY = ("", " ", "  ", "\t", "\n", "\r\n", "\n\n\n", "\u3000", "\u3000\u3000\u3
 WITHOUT_OPINION = _lines("""
 此用户没有填写评价 该评价已被删除 系统默认评论 [图片] [图片][图片][图片] 无 略 暂无 N/A null undefined test 测试
 123 2024-05-01 12:30:00
-asdfghjkl qwerty a abc 一二三四五 0 00000 13xxxxxxxxx 订单号 追评 第一次评价 如题 同上 见图 1 2 a1b2c3 hhh
+asdfghjkl qwerty a abc 一二三四五 0 00000 13xxxxxxxxx 订单号 追评 第一次评价 如题 同上 见图 1 2 a1b2c3
 星期二 http://t.cn/ <br> &nbsp; \\n
 """)
 
