@@ -99,6 +99,7 @@ def evaluate(run: RunDirectory, options: argparse.Namespace) -> dict[str, Any]:
         "notes": list(evaluated.notes),
         "report": str(written.report),
         "predictions": str(written.home_predictions),
+        "errors": str(written.home_errors),
     }
 
 

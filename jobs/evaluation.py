@@ -15,10 +15,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from jobs import adapter, atomic, baselines, data, summary, table
+from jobs import adapter, atomic, baselines, data, mistakes, mistakes_csv, overlap, predictions_parquet, summary, table
 from jobs.empty_text import is_empty
 from jobs.errors import BrokenRun, DataError
 from jobs.label import in_order, label_of
+from jobs.overlap import Overlap
 from jobs.predictions import Predictions, load
 from jobs.run_directory import RunDirectory
 from jobs.submission import Submission
@@ -35,15 +36,19 @@ class Trained:
 
 @dataclass(frozen=True)
 class Evaluated:
-    """An evaluation: its metrics.json document, the predictions, and what is worth telling beside them."""
+    """An evaluation: its metrics.json document, the predictions, and what is worth telling beside them.
+
+    `overlap` is of these rows with the training's, None where that is not known.
+    """
 
     metrics: dict[str, Any]
     predictions: Predictions
     notes: tuple[str, ...]
+    overlap: Overlap | None = None
 
 
 def on_host(run: RunDirectory, submission: Submission, base_folder: Path) -> None:
-    """Evaluate the test split beside the baselines; writes predictions.csv and metrics.json into the artifacts."""
+    """Evaluate the test split beside the baselines; writes predictions, overlap and metrics into the artifacts."""
     trained = read_trained(run)
     splits = data.load_splits(run.root, submission)
     references = baselines.load(run.artifacts / baselines.FILE)
@@ -52,6 +57,7 @@ def on_host(run: RunDirectory, submission: Submission, base_folder: Path) -> Non
     predictions = Predictions(trained.label_names, tuple(splits.test.texts), splits.test.label_ids, logits)
     document = _summary(predictions, trained, "inferred on host", run.run_id)
     predictions.save(run.predictions)
+    overlap.find(splits.train, splits.test.texts, splits.label_names).save(run.overlap)
     atomic.write_json(run.metrics, document)
     print(f"evaluated: {document['headline'][0]}", flush=True)
 
@@ -88,15 +94,20 @@ def at_home(
         if same_rows and "lora" in pulled.logits:
             gap = float(np.abs(inferred - pulled.logits["lora"]).max())
             notes.append(f"largest difference from the host's logits: {gap:.2g}")
-    return Evaluated(_summary(predictions, trained, source, run.run_id), predictions, tuple(notes))
+    known = overlap.load(run.overlap, pulled.rows, pulled.label_names) if same_rows else None
+    return Evaluated(_summary(predictions, trained, source, run.run_id), predictions, tuple(notes), known)
 
 
 def write_home(run: RunDirectory, folder: Path, evaluated: Evaluated, facts: dict[str, Any]) -> RunDirectory:
-    """Write predictions.csv, metrics.json and report.html below `folder`; the paths written."""
+    """Write predictions.parquet, errors.csv, metrics.json and report.html below `folder`; the paths written."""
     from jobs.report import write_report
 
-    written = RunDirectory(folder)
-    evaluated.predictions.save(written.home_predictions)
+    written, predictions = RunDirectory(folder), evaluated.predictions
+    temperature = (evaluated.metrics.get("temperature") or {}).get("value")
+    predictions_parquet.save(written.home_predictions, predictions, temperature)
+    written.earlier_home_predictions.unlink(missing_ok=True)  # of an evaluation before this one
+    wrong = mistakes.errors(predictions, temperature, evaluated.overlap, most_rows=None)
+    mistakes_csv.save(written.home_errors, wrong["rows"], predictions.texts)
     atomic.write_json(written.home_metrics, evaluated.metrics)
     write_report(
         written.report,

@@ -122,6 +122,11 @@ class RunDirectory:
         return self.artifacts / "predictions.csv"
 
     @property
+    def overlap(self) -> Path:
+        """Test rows that are nearly a training row; not of runs of an earlier version."""
+        return self.artifacts / "overlap.jsonl"
+
+    @property
     def metrics(self) -> Path:
         return self.artifacts / "metrics.json"
 
@@ -156,7 +161,17 @@ class RunDirectory:
 
     @property
     def home_predictions(self) -> Path:
+        return self.root / "predictions.parquet"
+
+    @property
+    def earlier_home_predictions(self) -> Path:
+        """Where an earlier version wrote them."""
         return self.root / "predictions.csv"
+
+    @property
+    def home_errors(self) -> Path:
+        """Every row that the adapter got wrong, for a spreadsheet."""
+        return self.root / "errors.csv"
 
     @property
     def home_metrics(self) -> Path:
@@ -165,3 +180,8 @@ class RunDirectory:
     @property
     def report(self) -> Path:
         return self.root / "report.html"
+
+    @property
+    def evaluations(self) -> Path:
+        """A folder for each other file that the run was evaluated on, laid out as what is made at home."""
+        return self.root / "evaluations"
