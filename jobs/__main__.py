@@ -89,7 +89,7 @@ def evaluate(run: RunDirectory, options: argparse.Namespace) -> dict[str, Any]:
         "notes": list(evaluated.notes),
         "report": str(written.report),
         "predictions": str(written.home_predictions),
-        "errors": str(written.errors),
+        "errors": str(written.home_errors),
         "plots": str(written.plots),
     }
 

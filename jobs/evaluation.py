@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from jobs import atomic, baselines, data, evidence, exports, overlap, summary, table
+from jobs import atomic, baselines, data, evidence, mistakes, mistakes_csv, overlap, predictions_parquet, summary, table
 from jobs import suite as suites
 from jobs.classifier import Classifier, Progress
 from jobs.errors import DataError
@@ -136,8 +136,11 @@ def write_home(
 
     written = RunDirectory(folder)
     found, trained = evaluated.evidence, evaluated.evidence.trained
-    exports.predictions(written.home_predictions, found.predictions, trained.temperature(found.predictions.main))
-    exports.errors(written.errors, evaluated.metrics["errors"], found.predictions)
+    temperature = trained.temperature(found.predictions.main)
+    predictions_parquet.save(written.home_predictions, found.predictions, temperature)
+    written.earlier_home_predictions.unlink(missing_ok=True)  # of an evaluation before this one
+    wrong = mistakes.errors(found.predictions, temperature, found.overlap, most_rows=None)
+    mistakes_csv.save(written.home_errors, wrong["rows"], found.predictions.texts)
     atomic.write_json(written.home_metrics, evaluated.metrics)
     write_report(
         written.report,

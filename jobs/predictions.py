@@ -1,6 +1,6 @@
 """predictions.csv: the texts of a test set, their labels, and every model's logits.
 
-Owns the file's form and what may stand in it; knows nothing of metrics.  The file may come from anybody, so
+Owns the file's form and what may stand in it; knows nothing of how good they are.  The file may come from anybody, so
 `load` trusts no byte of it.
 
 Cells that a spreadsheet would read as formulas (`=1+1`, `@cmd`) are stored as they are: a marker in front
@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from jobs import atomic
+from jobs import atomic, metrics
 from jobs.errors import BrokenRun
 
 MODEL_TITLES = {
@@ -36,7 +36,7 @@ Closed, because `logit_<model>_<label>` could otherwise be cut in two places.
 """
 
 MAX_TEXT_CHARS = 16 * 1024 * 1024
-_FIRST_COLUMNS = ["text", "label", "predicted"]
+FIRST_COLUMNS = ["text", "label", "predicted"]
 # float() alone would also take `nan`, `1_000`, spaces and the digits of other scripts.
 _NUMBER = re.compile(r"-?[0-9]{1,64}(?:\.[0-9]{1,64})?(?:e[+-]?[0-9]{1,4})?\Z")
 
@@ -87,6 +87,14 @@ class Predictions:
         """(N,) index of the largest logit; the first of equals."""
         return np.asarray(self.logits[model].argmax(axis=1), np.int64)
 
+    def probabilities(self, model: str, temperature: float | None = None) -> npt.NDArray[np.float64]:
+        """(N, C) float64 after scaling: softmax of the logits divided by `temperature`, None for 1.
+
+        Raises NoData for zero rows.
+        """
+        logits = self.logits[model].astype(np.float64)
+        return metrics.softmax(logits if temperature is None else logits / temperature)
+
     def save(self, path: Path) -> None:
         """Write one CSV: text, label, predicted (by `main`), then logit_<model>_<label>.
 
@@ -98,7 +106,7 @@ class Predictions:
         template = ",".join(["%.9g"] * numbers.shape[1])
         rows = zip(self.texts, self.truth.tolist(), self.predicted(self.main).tolist(), numbers, strict=True)
         with atomic.new_file(path) as file:
-            header = _FIRST_COLUMNS + _logit_columns(tuple(self.logits), self.label_names)
+            header = FIRST_COLUMNS + logit_columns(tuple(self.logits), self.label_names)
             file.write((",".join(_quote(column) for column in header) + "\n").encode())
             for text, truth, predicted, values in rows:
                 words = f"{_quote(text)},{names[truth]},{names[predicted]}"
@@ -119,7 +127,7 @@ def load(path: Path) -> Predictions:
 def _parse(reader: Any, origin: str) -> Predictions:
     """Predictions from a csv.reader."""
     header: list[str] = next(reader, [])
-    models, labels = _split_header(header, origin)
+    models, labels = split_header(header, origin)
     index = {label: number for number, label in enumerate(labels)}
     texts: list[str] = []
     truth, predicted, numbers = array("q"), array("q"), array("d")
@@ -146,8 +154,8 @@ def _parse(reader: Any, origin: str) -> Predictions:
     return loaded
 
 
-def _split_header(header: Sequence[str], origin: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The models and the label names that a header speaks of, each in its order."""
+def split_header(header: Sequence[str], origin: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The models and the label names that a header speaks of, each in its order.  Raises BrokenRun."""
     if len(set(header)) != len(header):
         twice = next(column for column in header if header.count(column) > 1)
         raise BrokenRun(f"{origin}: two columns named {_quoted(twice)}")
@@ -158,13 +166,14 @@ def _split_header(header: Sequence[str], origin: str) -> tuple[tuple[str, ...], 
             raise BrokenRun(f"{origin}: unknown column {_quoted(column)}")
         labels.setdefault(model, []).append(column.removeprefix(f"logit_{model}_"))
     names = tuple(next(iter(labels.values()), []))
-    if not labels or list(header) != _FIRST_COLUMNS + _logit_columns(tuple(labels), names):
+    if not labels or list(header) != FIRST_COLUMNS + logit_columns(tuple(labels), names):
         order = "text, label, predicted, then each model's logits for the same labels in the same order"
         raise BrokenRun(f"{origin}: the columns must be {order}")
     return tuple(labels), names
 
 
-def _logit_columns(models: tuple[str, ...], labels: tuple[str, ...]) -> list[str]:
+def logit_columns(models: tuple[str, ...], labels: tuple[str, ...]) -> list[str]:
+    """The names of the columns of logits: every label of the first model, then of the next."""
     return [f"logit_{model}_{label}" for model in models for label in labels]
 
 

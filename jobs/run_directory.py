@@ -132,6 +132,11 @@ class RunDirectory:
         return self.artifacts / "robustness.safetensors"
 
     @property
+    def overlap(self) -> Path:
+        """Test rows that are nearly a training row; not of runs of an earlier version."""
+        return self.artifacts / "overlap.jsonl"
+
+    @property
     def metrics(self) -> Path:
         return self.artifacts / "metrics.json"
 
@@ -166,7 +171,17 @@ class RunDirectory:
 
     @property
     def home_predictions(self) -> Path:
+        return self.root / "predictions.parquet"
+
+    @property
+    def earlier_home_predictions(self) -> Path:
+        """Where an earlier version wrote them."""
         return self.root / "predictions.csv"
+
+    @property
+    def home_errors(self) -> Path:
+        """Every row that the adapter got wrong, for a spreadsheet."""
+        return self.root / "errors.csv"
 
     @property
     def home_metrics(self) -> Path:
@@ -177,11 +192,6 @@ class RunDirectory:
         return self.root / "report.html"
 
     @property
-    def errors(self) -> Path:
-        """What the adapter got wrong, for a spreadsheet."""
-        return self.root / "errors.csv"
-
-    @property
     def plots(self) -> Path:
         """The report's plots as PNG."""
         return self.root / "plots"
@@ -190,3 +200,8 @@ class RunDirectory:
     def inferring(self) -> Path:
         """Answers of an inference that was stopped, to go on from."""
         return self.root / ".inferring"
+
+    @property
+    def evaluations(self) -> Path:
+        """A folder for each other file that the run was evaluated on, laid out as what is made at home."""
+        return self.root / "evaluations"

@@ -342,10 +342,14 @@ def _put_in_place(part: RunDirectory, home: RunDirectory, *, whole: bool) -> Non
             if not home.result.is_file():
                 raise
     if part.manifest.exists() and home.manifest.exists() and part.manifest.read_bytes() != home.manifest.read_bytes():
-        for found_here in (home.home_verification, home.home_predictions, home.home_metrics, home.report, home.errors):
-            found_here.unlink(missing_ok=True)  # of another adapter
+        found_here = (home.home_verification, home.home_predictions, home.earlier_home_predictions, home.home_errors,
+                      home.home_metrics, home.report)  # fmt: skip
+        for path in found_here:
+            path.unlink(missing_ok=True)  # of another adapter
         for folder in (home.plots, home.inferring):
             shutil.rmtree(folder, ignore_errors=True)
+        if home.evaluations.exists():
+            home.evaluations.rename(part.root / ".replaced-evaluations")
     if whole and home.artifacts.exists():
         home.artifacts.rename(part.root / ".replaced")
     if part.artifacts.exists():

@@ -163,7 +163,7 @@ def evaluate(
     if file is not None:
         options += ["--data", str(file), "--title", str(title)]
     if data is not None:
-        options += ["--out", str(_inside(home.run, Path("evaluations", data.stem)))]
+        options += ["--out", str(_inside(home.run, home.run.evaluations / data.stem))]
     return _job("evaluate", home, settings.local_workspace, options, observer)
 
 
@@ -204,13 +204,11 @@ def _fetched_base(home: HomeRun, observer: Observer, verb: str) -> Path:
     return fetchable_base(home, verb).fetch(observer)
 
 
-def _inside(run: RunDirectory, path: Path) -> Path:
+def _inside(run: RunDirectory, place: Path) -> Path:
     """A path in the run's folder.  Raises LaunchError where a link, which no run of ours has, leads out of it."""
-    place = run.root / path
     if not place.resolve().is_relative_to(run.root.resolve()):
-        raise LaunchError(
-            f"{place} leads out of the run's folder", hint=f"take the link away: {run.root / path.parts[0]}"
-        )
+        first = run.root / place.relative_to(run.root).parts[0]
+        raise LaunchError(f"{place} leads out of the run's folder", hint=f"take the link away: {first}")
     return place
 
 

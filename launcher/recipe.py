@@ -21,8 +21,8 @@ REQUIREMENTS = (
     "numpy>=2.0",
     "huggingface_hub>=2.4",
 )
-HOME_REQUIREMENTS = (*REQUIREMENTS, "matplotlib>=3.10")
-"""The report is drawn at home."""
+HOME_REQUIREMENTS = (*REQUIREMENTS, "matplotlib>=3.10", "pyarrow>=20")
+"""At home the report is drawn, and predictions become Parquet."""
 
 # Of PyPI's wheels, which every mirror has: 2.13 is built for CUDA 13.0, 2.10 for 12.8, 2.6 for 12.4.  A driver runs
 # what was built for its own CUDA and, within one major version, for a newer one (docs.nvidia.com, CUDA compatibility).
@@ -38,8 +38,8 @@ BESIDE_TORCH = (
     "truststore", "typer", "typing-inspection", "typing_extensions",
 )  # fmt: skip
 BESIDE_TORCH_AT_HOME = (
-    *BESIDE_TORCH, "contourpy", "cycler", "fonttools", "kiwisolver", "matplotlib", "pillow", "pyparsing",
-    "python-dateutil", "tzdata",
+    *BESIDE_TORCH, "contourpy", "cycler", "fonttools", "kiwisolver", "matplotlib", "pillow", "pyarrow",
+    "pyparsing", "python-dateutil", "tzdata",
 )  # fmt: skip
 # What a tracker requires that is not there anyway; a test takes it from the metadata, too.
 TRACKERS = {"tensorboard": "tensorboard>=2.18", "wandb": "wandb>=0.19"}

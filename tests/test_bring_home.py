@@ -202,13 +202,15 @@ def test_what_was_found_out_about_another_adapter_does_not_stay(laptop: Laptop) 
     """A host that has other artifacts now, whose figures would be those of the ones before."""
     laptop.finish()
     home = RunDirectory(laptop.pull().folder)
-    for path in (home.home_metrics, home.home_predictions, home.home_verification, home.report):
+    made = (home.home_metrics, home.home_predictions, home.home_errors, home.home_verification, home.report)
+    elsewhere = home.evaluations / "more" / "metrics.json"
+    elsewhere.parent.mkdir(parents=True)
+    for path in (*made, elsewhere):
         path.write_text("made here")
     (laptop.run.adapter / "a").write_bytes(b"another")
     laptop.vouch()
     assert laptop.pull().already is False
-    assert not any(path.exists() for path in (home.home_metrics, home.home_predictions, home.home_verification))
-    assert not home.report.exists()
+    assert not any(path.exists() for path in (*made, elsewhere))
 
 
 def test_a_pull_that_is_cut_goes_on_and_nothing_is_seen_of_it_before(tmp_path: Path, embedded: EmbeddedHost) -> None:

@@ -13,6 +13,7 @@ import sys
 import time
 from pathlib import Path
 
+import pyarrow.parquet as parquet
 import pytest
 from transformers import pipeline
 
@@ -101,15 +102,14 @@ def test_the_whole_way_over_openssh_with_the_laptop_killed(cli: Cli, sshd: OpenS
     assert "more.tsv" in (folder / "evaluations" / "more" / "report.html").read_text("utf-8")
 
     # Ours alone are the numbers of plain transformers and peft, too.
-    with (folder / "predictions.csv").open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))[:16]
+    rows = parquet.read_table(folder / "predictions.parquet").to_pylist()[:16]
     texts = json.dumps([row["text"] for row in rows])
     done = subprocess.run(
         [sys.executable, "-c", PLAIN, str(BASE), str(folder / "artifacts" / "adapter"), texts],
         cwd=tmp_path, capture_output=True, text=True, check=True,
     )  # fmt: skip
     for plain, row in zip(json.loads(done.stdout.splitlines()[-1]), rows, strict=True):
-        assert plain == pytest.approx([float(row["logit_lora_negative"]), float(row["logit_lora_positive"])], abs=1e-4)
+        assert plain == pytest.approx([row["logit_lora_negative"], row["logit_lora_positive"]], abs=1e-4)
 
     # A byte that changes at home is noticed, by name, and a second pull heals it.
     weights = folder / "artifacts" / "adapter" / "adapter_model.safetensors"
