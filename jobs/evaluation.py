@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,9 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jobs import adapter, atomic, baselines, data, summary, table
-from jobs.empty_text import is_empty
 from jobs.errors import BrokenRun, DataError
 from jobs.label import in_order, label_of
+from jobs.pace import Pace
 from jobs.predictions import Predictions, load
 from jobs.run_directory import RunDirectory
 from jobs.submission import Submission
@@ -57,12 +57,18 @@ def on_host(run: RunDirectory, submission: Submission, base_folder: Path) -> Non
 
 
 def at_home(
-    run: RunDirectory, *, base_folder: Path | None, data_file: Path | None, submission: Submission
+    run: RunDirectory,
+    *,
+    base_folder: Path | None,
+    data_file: Path | None,
+    submission: Submission,
+    keep: Path | None = None,
+    progress: Callable[[int, int | None], None] | None = None,
 ) -> Evaluated:
     """Evaluate what was pulled: anew where the base is at hand, else from the logits that came with the run.
 
     `data_file` is what to evaluate on, in the project's own form (see `table`), None for the rows that came back.
-    Raises DataError where its labels are not the model's.
+    Raises DataError where its labels are not the model's.  `keep` and `progress` are as in `infer`.
     """
     trained = read_trained(run)
     pulled = load(run.predictions)
@@ -79,7 +85,9 @@ def at_home(
         notes.append("the base model is not on this machine: recomputed from the logits that the host sent")
     else:
         started = time.monotonic()
-        inferred = infer(run, base_folder, texts, trained, submission.spec.tokens_per_batch)
+        inferred = infer(
+            run, base_folder, texts, trained, submission.spec.tokens_per_batch, keep=keep, progress=progress
+        )
         seconds = time.monotonic() - started
         notes.append(f"{len(texts)} rows inferred here in {seconds:.1f} s ({len(texts) / seconds:.0f} rows/s)")
         others = {key: value for key, value in pulled.logits.items() if key != "lora"} if same_rows else {}
@@ -110,24 +118,26 @@ def write_home(run: RunDirectory, folder: Path, evaluated: Evaluated, facts: dic
 
 
 def infer(
-    run: RunDirectory, base_folder: Path, texts: Sequence[str], trained: Trained, tokens_per_batch: int | str
+    run: RunDirectory,
+    base_folder: Path,
+    texts: Sequence[str],
+    trained: Trained,
+    tokens_per_batch: int | str,
+    *,
+    keep: Path | None = None,
+    progress: Callable[[int, int | None], None] | None = None,
 ) -> NDArray[np.float32]:
-    """(N, C) float32 logits of the adapter on disk, base in float32 on the CPU, as kept on a GPU."""
-    import torch
+    """(N, C) float32 logits of the adapter on disk, base in float32 on the CPU, as kept on a GPU.
 
-    from jobs import inference
-    from jobs import model as models
+    In the file `keep` they are kept window after window, for an inference that was interrupted to go on.  Without
+    `progress` lines of the log tell how far it is.
+    """
+    from jobs.classifier import Classifier
 
-    device = models.best_device()
-    dtype = models.base_dtype("auto", device)
-    id2label = dict(enumerate(trained.label_names))
-    model = adapter.load(base_folder, run.adapter, dtype=dtype, id2label=id2label).to(torch.device(device))
-    tokenizer = adapter.load_tokenizer(run.adapter)
-    token_ids = models.encode(tokenizer, texts, trained.max_length, adapter.prompt_template(run.adapter))
-    logits = inference.logits(model, token_ids, tokens_per_batch=inference.budget(tokens_per_batch, device))
-    if (answer := adapter.empty_text_logits(run.adapter, len(trained.label_names))) is not None:
-        logits[[is_empty(text) for text in texts]] = answer
-    return logits
+    classifier = Classifier.open(
+        base_folder, run.adapter, label_names=trained.label_names, tokens_per_batch=tokens_per_batch
+    )
+    return classifier.logits(texts, rows=len(texts), keep=keep, progress=progress or Pace())
 
 
 def read_trained(run: RunDirectory) -> Trained:
