@@ -1,6 +1,6 @@
 """A trained adapter on its base, ready to answer: texts in, logits out, in any number and in their order.
 
-Owns the way from texts to logits for everybody who evaluates or predicts: windows of texts, so that memory does not grow
+Owns the way from texts to logits for all who evaluate or predict: windows of texts, so that memory does not grow
 with their number, tokens, batches of like length, the answer to empty texts, and what is kept to go on later.  Knows
 neither labels nor metrics.
 """
@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import itertools
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -72,7 +71,7 @@ class Classifier:
     ) -> Classifier:
         """Base and adapter from disk on this machine's device, checked as by `adapter.load`.
 
-        Where the base is in float32, which it is on a CPU, LoRA is added into its weights: a third of the time goes.  In
+        Where the base is in float32, as it is on a CPU, LoRA is added into its weights: a third of the time goes.  In
         bf16 that would round what was trained.  Raises AdapterRejected.
         """
         max_length = adapter.read_json(adapter_folder / adapter.CLASSIFIER).get("max_length")

@@ -1,6 +1,6 @@
 """How many CPU cores this process may keep busy: what the container's control group and its affinity leave of them.
 
-`os.cpu_count()` and /proc show the machine around a container.  Threads beyond the quota are not faster: the kernel stops
+`os.cpu_count()` and /proc show the machine around a container.  Threads beyond the quota gain nothing: the kernel stops
 all of them for the rest of each period, and those that wait for each other wait through it.
 """
 
@@ -17,7 +17,7 @@ THREADS = "OMP_NUM_THREADS"
 def set_threads(environment: MutableMapping[str, str], *, system: Path = Path("/")) -> None:
     """Have torch, once it is loaded, start no more threads than there are cores for.
 
-    A positive number that somebody has set stays; AutoDL's 0 is none.  Without a quota torch finds the best number itself.
+    A positive number that somebody has set stays; AutoDL's 0 is none.  Without a quota torch finds a number itself.
     """
     asked = environment.get(THREADS, "").strip()
     if asked.isdecimal() and int(asked) > 0:

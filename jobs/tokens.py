@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 MOST_CHARACTERS, CHARACTERS_A_TOKEN = 65_536, 64
 """Of a text at least so many are looked at, more where `max_length` allows: a file that was pasted into a cell costs as
 much as a long review."""
-MOST_CHARACTERS_OF_WINDOWS = 1_048_576
+MOST_CHARACTERS_OF_WINDOWS = 262_144
 MOST_WINDOWS = 64
 
 
@@ -67,9 +67,9 @@ def encode(
 def encode_windows(
     tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_length: int, template: str = TEXT
 ) -> tuple[list[list[int]], list[int]]:
-    """Token ids as of `encode`, but of a text that is too long one row for each window of it; and the rows of each text.
+    """Token ids as of `encode`, but of a text that is too long one row for each window of it; and how many each has.
 
-    Windows overlap by a quarter or more, the last one ends where the text does; there are at most `MOST_WINDOWS`, evenly
+    Windows overlap by a quarter or more, and the last one ends where the text does; of `MOST_WINDOWS` at most, evenly
     spread, each inside of the template.
     """
     if not texts:
@@ -110,8 +110,10 @@ def _parts(
     texts = [_within(text, max_length, how) for text in texts]
     parts = [[row] for row in _whole(tokenizer, [before + text + after for text in texts])]
     long = [index for index, [row] in enumerate(parts) if len(row) > max_length]
+    if not long:
+        return parts
     prompts = [before + texts[index] + after for index in long]
-    alone = _whole(tokenizer, [before + after])[0] if long else []
+    [alone] = _whole(tokenizer, [before + after])
     for index, spans in zip(long, _places(tokenizer, prompts), strict=True):
         [row] = parts[index]
         front, back = _around(row, spans, alone, len(before), len(before) + len(texts[index]))
@@ -139,7 +141,7 @@ def _within(text: str, max_length: int, how: str) -> str:
 def _around(row: list[int], spans: list[tuple[int, int]], alone: list[int], start: int, end: int) -> tuple[int, int]:
     """How many tokens at a row's front and back are special or have letters of the template.
 
-    The text stands at characters `start` to `end`.  Where a slow tokenizer knows no `spans`, they are those that the row
+    The text stands at characters `start` to `end`.  Where a slow tokenizer knows no `spans`, they are those that a row
     has in common with the template `alone`.
     """
     if spans:
