@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from jobs import atomic, manifest, submission
+from jobs import atomic, cores, manifest, submission
 from jobs.checks import FAILED_VERIFICATION
 from jobs.errors import JobError
 from jobs.events import EventLog
@@ -122,6 +122,7 @@ def main(argv: list[str] | None = None) -> int:
     # Read when torch is loaded.  Where other work shares the cores, OpenMP's threads would spin for each other,
     # and a step of 0.1 s becomes one of 3 s.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    cores.set_threads(os.environ)
     try:
         outcome: dict[str, Any] = {"ok": True, "data": VERBS[options.verb](options.run, options)}
     except Stopped as error:

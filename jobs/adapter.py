@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from jobs import atomic, lora_configuration, manifest, safetensors_file
 from jobs.errors import AdapterRejected
-from jobs.spec import TEXT
+from jobs.spec import HEAD, LONG_TEXTS, TEXT
 
 if TYPE_CHECKING:
     import torch
@@ -64,13 +64,17 @@ def save(
     id2label: Mapping[int, str],
     max_length: int,
     prompt_template: str = TEXT,
+    long_texts: str = HEAD,
     empty_text_logits: Sequence[float] = (),
+    temperature: float | None = None,
+    threshold: float | None = None,
     sha256: Mapping[str, Mapping[str, str]] | None = None,
 ) -> dict[str, str]:
     """Put the adapter, its tokenizer and `classifier.json` at `folder`, whole or not at all; sha256 of each by name.
 
     `base_name` and `revision` say which base it belongs to; of an absolute path only the last part is kept.
     `sha256` of the data and of the base's files, by name, is what the folder alone can be traced back by.
+    Logits are divided by `temperature`; of two labels the positive one is said from `threshold` on.
     Raises AdapterRejected, leaving what was at `folder`, when the file PEFT wrote has no tensor or an empty
     one.
     """
@@ -93,7 +97,8 @@ def save(
         config["modules_to_save"] = list(dict.fromkeys(config["modules_to_save"]))
         atomic.write_json(new / CONFIG, config)
         classifier = _classifier(model, tokenizer, id2label, max_length)
-        classifier |= {"prompt_template": prompt_template, "empty_text_logits": list(empty_text_logits)}
+        classifier |= {"prompt_template": prompt_template, "long_texts": long_texts}
+        classifier |= {"empty_text_logits": list(empty_text_logits), "temperature": temperature, "threshold": threshold}
         classifier |= {"sha256": sha256} if sha256 else {}
         atomic.write_json(new / CLASSIFIER, classifier | identity)
         safetensors_file.read_header(new / WEIGHTS).require()
@@ -301,6 +306,33 @@ def prompt_template(folder: Path) -> str:
     return str(template)
 
 
+def long_texts(folder: Path) -> str:
+    """What an adapter reads of a text beyond its length, one of `spec.LONG_TEXTS`; folders that do not tell: the head.
+
+    Raises AdapterRejected where classifier.json holds something else.
+    """
+    way = read_json(folder / CLASSIFIER).get("long_texts", HEAD)
+    if way not in LONG_TEXTS:
+        raise AdapterRejected(f"{folder / CLASSIFIER}: not a way to read long texts: {way!r:.100}")
+    return str(way)
+
+
+def temperature(folder: Path) -> float | None:
+    """What logits are divided by before they become probabilities, 0.05 to 20; None in folders that do not tell.
+
+    Raises AdapterRejected where classifier.json holds something else.
+    """
+    return _number(folder, "temperature", 0.05, 20.0)
+
+
+def threshold(folder: Path) -> float | None:
+    """The probability in [0, 1] from which on the positive label of two is said; None in folders that do not tell.
+
+    Raises AdapterRejected where classifier.json holds something else.
+    """
+    return _number(folder, "threshold", 0.0, 1.0)
+
+
 def empty_text_logits(folder: Path, classes: int) -> list[float] | None:
     """The answer to a text without anything in it, one number a class; None in folders that do not tell.
 
@@ -313,6 +345,15 @@ def empty_text_logits(folder: Path, classes: int) -> list[float] | None:
     if not sane or not all(type(one) is float and abs(one) < 1e6 for one in logits):
         raise AdapterRejected(f"{folder / CLASSIFIER}: not an answer to empty texts: {logits!r:.100}")
     return [float(one) for one in logits]
+
+
+def _number(folder: Path, key: str, low: float, high: float) -> float | None:
+    value = read_json(folder / CLASSIFIER).get(key)
+    if value is None:
+        return None
+    if type(value) not in (int, float) or not low <= value <= high:  # NaN is in no interval
+        raise AdapterRejected(f"{folder / CLASSIFIER}: {key} is no number from {low:g} to {high:g}: {value!r:.100}")
+    return float(value)
 
 
 def is_template(value: Any) -> bool:

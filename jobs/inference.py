@@ -21,8 +21,8 @@ from jobs import model as models
 from jobs.errors import JobError
 from jobs.log_line import say
 
-Progress = Callable[[int, int], None]
-"""Called after each batch with the rows done and the rows in all."""
+Progress = Callable[[int, int | None], None]
+"""Called after each batch with the rows done and the rows in all, None where nobody knows these."""
 
 Parallel = Callable[..., Iterator[Any]]
 """As `map`: the answers of a function to an iterable's items, in their order."""

@@ -106,6 +106,9 @@ def _save(model: PreTrainedModel, adapter_folder: Path, folder: Path, stored: Pr
         "padding_side": stored.padding_side,
         "pad_token_id": stored.pad_token_id,
         "prompt_template": stored.prompt_template,
+        "long_texts": stored.long_texts,
+        "temperature": adapter.temperature(adapter_folder),
+        "threshold": adapter.threshold(adapter_folder),
         "empty_text_logits": adapter.empty_text_logits(adapter_folder, len(stored.id2label)) or [],
     }
     base = {key: str(about.get(key, ""))[:200] for key in ("base_model_name_or_path", "revision")}
@@ -135,6 +138,7 @@ def _plain(folder: Path) -> PreTrainedModel:
 def _require_same_tokens(folder: Path, stored: Probes) -> None:
     from jobs import model as models
 
-    tokens = models.encode(adapter.load_tokenizer(folder), stored.texts, stored.max_length, stored.prompt_template)
+    tokenizer = adapter.load_tokenizer(folder)
+    tokens = models.encode(tokenizer, stored.texts, stored.max_length, stored.prompt_template, stored.long_texts)
     if tokens != stored.token_ids:
         raise AdapterRejected("the tokenizer in the merged folder gives other tokens than the trained one")

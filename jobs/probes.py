@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from jobs import adapter, atomic, safetensors_file
 from jobs.errors import AdapterRejected
-from jobs.spec import TEXT
+from jobs.spec import HEAD, LONG_TEXTS, TEXT
 
 if TYPE_CHECKING:
     import torch
@@ -59,6 +59,7 @@ class Probes:
     matmul_precision: str
     libraries: dict[str, str]
     prompt_template: str = TEXT
+    long_texts: str = HEAD
 
 
 @dataclass(frozen=True)
@@ -79,6 +80,7 @@ def record(
     id2label: Mapping[int, str],
     folder: Path,
     prompt_template: str = TEXT,
+    long_texts: str = HEAD,
 ) -> None:
     """Store the logits of `texts` in `folder`, to be called once the best weights are restored.
 
@@ -88,7 +90,7 @@ def record(
     """
     if not texts:
         raise AdapterRejected("no probe texts: nothing could be reproduced later")
-    probes = _describe(model, tokenizer, list(texts), max_length, id2label, prompt_template)
+    probes = _describe(model, tokenizer, list(texts), max_length, id2label, prompt_template, long_texts)
     logits = {AS_TRAINED: forward(model, probes).logits}
     with _on_device_or_cpu(_portable_copy(model, base_folder, probes), model.device) as portable:
         logits[PORTABLE] = forward(portable, probes).logits
@@ -142,6 +144,7 @@ def _sane(probes: Probes) -> bool:
         and probes.dtype in DTYPES
         and probes.matmul_precision in PRECISIONS
         and adapter.is_template(probes.prompt_template)
+        and probes.long_texts in LONG_TEXTS
     )
 
 
@@ -221,13 +224,19 @@ def exact_float32() -> Iterator[None]:
 
 
 def _describe(
-    model: PeftModel, tokenizer: Any, texts: list[str], max_length: int, id2label: Mapping[int, str], template: str
+    model: PeftModel,
+    tokenizer: Any,
+    texts: list[str],
+    max_length: int,
+    id2label: Mapping[int, str],
+    template: str,
+    long_texts: str,
 ) -> Probes:
     import torch
 
     from jobs import model as models
 
-    token_ids = models.encode(tokenizer, texts, max_length, template)
+    token_ids = models.encode(tokenizer, texts, max_length, template, long_texts)
     if len(set(texts)) > 1 and len(set(map(tuple, token_ids))) == 1:
         raise AdapterRejected("the tokenizer gives the same tokens for every probe text: it is not this base's")
     pad = model.config.get_text_config().pad_token_id
@@ -246,6 +255,7 @@ def _describe(
         matmul_precision=torch.get_float32_matmul_precision(),
         libraries=adapter.library_versions(),
         prompt_template=template,
+        long_texts=long_texts,
     )
 
 

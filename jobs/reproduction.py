@@ -174,7 +174,7 @@ def _validation(
     otherwise = inference.logits(model, stored.token_ids, tokens_per_batch=budget)
     off = max(2 * float(np.abs(otherwise - wanted).max()), ROUNDING * float(np.abs(wanted).max()))
     tokenizer = adapter.load_tokenizer(adapter_folder)
-    token_ids = models.encode(tokenizer, held_out.texts, stored.max_length, stored.prompt_template)
+    token_ids = models.encode(tokenizer, held_out.texts, stored.max_length, stored.prompt_template, stored.long_texts)
     logits = inference.logits(model, token_ids, tokens_per_batch=budget)  # (N, C)
     return [_scores(logits, held_out, off, max(off, tolerance)), _degenerate_validation(logits, held_out, stored)]
 
@@ -228,8 +228,8 @@ def _tokenizer(adapter_folder: Path, stored: Probes) -> Check:
 
     try:
         tokenizer = adapter.load_tokenizer(adapter_folder)
-        template = adapter.prompt_template(adapter_folder)
-        ids = models.encode(tokenizer, stored.texts, stored.max_length, template)
+        template, long_texts = adapter.prompt_template(adapter_folder), adapter.long_texts(adapter_folder)
+        ids = models.encode(tokenizer, stored.texts, stored.max_length, template, long_texts)
     except Exception as error:  # the files are the host's, and fail in every way there is
         return _check("tokenizer", "fail", f"{type(error).__name__}: {' '.join(str(error).split())[:200]}")
     different = sum(a != b for a, b in zip(ids, stored.token_ids, strict=True))

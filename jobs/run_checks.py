@@ -13,13 +13,15 @@ from jobs.errors import AdapterRejected, BrokenRun
 from jobs.label import in_order
 from jobs.reproduction import Where
 from jobs.run_directory import RunDirectory
-from jobs.spec import TEXT
+from jobs.spec import HEAD, TEXT
 from jobs.submission import Submission
 
-USED_WITH = ("id2label", "max_length", "padding_side", "pad_token_id", "prompt_template")
+USED_WITH = ("id2label", "max_length", "padding_side", "pad_token_id", "prompt_template", "long_texts")
 """What classifier.json and the description of the probes both tell, each written by itself."""
+OLDER = {"prompt_template": TEXT, "long_texts": HEAD}
+"""What earlier versions did, and do not tell."""
 PEFT_DEFAULTS = {"use_rslora": False, "init_lora_weights": True}
-ASKED_FOR = ("max_length", "prompt_template")
+ASKED_FOR = ("max_length", "prompt_template", "long_texts")
 """What of that stands in the spec, which this machine remembers."""
 
 
@@ -88,9 +90,8 @@ def classifier(run: RunDirectory, submission: Submission | None) -> Check:
     """Whether classifier.json names the classes, and prepares a text, as training did and as was asked for."""
     meaning, todo = "texts would be read, or answers named, otherwise than in training", "pull again, or train again"
     try:
-        # An earlier version had no templates.
-        told = {"prompt_template": TEXT} | adapter.read_json(run.adapter / adapter.CLASSIFIER)
-        wanted = {"prompt_template": TEXT} | adapter.read_json(run.probe_texts)
+        told = OLDER | adapter.read_json(run.adapter / adapter.CLASSIFIER)
+        wanted = OLDER | adapter.read_json(run.probe_texts)
     except AdapterRejected as error:
         return Check("classifier", "fail", error.message, meaning, todo)
     different = [key for key in USED_WITH if told.get(key) is None or told[key] != wanted.get(key)]

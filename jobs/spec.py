@@ -18,6 +18,7 @@ SCHEDULES = ("cosine", "linear", "constant")
 METRICS = ("loss", "accuracy", "balanced_accuracy", "f1", "mcc")
 BASELINES = ("majority", "tfidf", "frozen")
 TRACKERS = ("tensorboard", "wandb")
+HEAD, HEAD_TAIL, WINDOWS = LONG_TEXTS = ("head", "head_tail", "windows")
 AUTO = "auto"
 GOAL = re.compile(r"none|accuracy|balanced_accuracy|f1|(?:precision|recall)>=0?\.[0-9]{1,6}\Z")
 # Those of ours steer the run itself.
@@ -97,6 +98,7 @@ class Spec:
     tokens_per_batch: int | str = _auto(AUTO, 16, 10_000_000, "padded tokens per forward pass; auto: by a trial")
     max_length: int = _number(256, 4, 131_072, "tokens; longer texts are cut")
     prompt_template: str = _text(TEXT, "what the model reads; {text} stands for the text, \\n for a new line")
+    long_texts: str = _choice(HEAD, LONG_TEXTS, "what is read of a text beyond max_length")
     lora_r: int = _number(16, 1, 4096, "rank")
     lora_alpha: float = _number(16.0, 0.0, 65536, "LoRA's alpha")
     lora_dropout: float = _number(0.0, 0.0, 0.99, "dropout in front of LoRA")

@@ -1,6 +1,6 @@
 """Texts as token ids: the base's tokenizer, its padding token, the prompt template around a text, and the cut.
 
-Owns what reaches the model of a text; knows neither models nor where texts come from.
+Owns what reaches the model of a text, and in how many rows; knows neither models nor where texts come from.
 """
 
 from __future__ import annotations
@@ -9,13 +9,20 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from transformers import AutoTokenizer
 
 from jobs.errors import DataError
-from jobs.spec import TEXT
+from jobs.spec import HEAD, HEAD_TAIL, TEXT, WINDOWS
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+MOST_CHARACTERS, CHARACTERS_A_TOKEN = 65_536, 64
+"""Of a text at least so many are looked at, more where `max_length` allows: a file that was pasted into a cell costs as
+much as a long review."""
+MOST_CHARACTERS_OF_WINDOWS = 262_144
+MOST_WINDOWS = 64
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
@@ -34,28 +41,127 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
 
 
 def encode(
-    tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_length: int, template: str = TEXT
+    tokenizer: PreTrainedTokenizerBase,
+    texts: Sequence[str],
+    max_length: int,
+    template: str = TEXT,
+    long_texts: str = HEAD,
 ) -> list[list[int]]:
     """Token ids of each text inside of `template`, at most `max_length`, not padded and not ending in padding.
 
-    What is too long loses the end of its text, never words of the template.  A text without any token becomes one end
-    (or padding) token.  Raises DataError where the template leaves no room for a text.
+    What is too long loses the end of its text, with `head_tail` its middle, never words of the template; `windows` is
+    for `encode_windows`, and read as `head` here.  A text without any token becomes one end (or padding) token.  Raises
+    DataError where the template leaves no room for a text.
     """
     if not texts:
         return []
     before, after = template.split(TEXT)
+    _require_room(tokenizer, max_length, template)
+    if long_texts == HEAD_TAIL:
+        rows = [row for rows in _parts(tokenizer, texts, max_length, before, after, HEAD_TAIL) for row in rows]
+    else:
+        rows = _heads(tokenizer, texts, max_length, before, after)
+    return _ended(tokenizer, rows)
+
+
+def encode_windows(
+    tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_length: int, template: str = TEXT
+) -> tuple[list[list[int]], list[int]]:
+    """Token ids as of `encode`, but of a text that is too long one row for each window of it; and how many each has.
+
+    Windows overlap by a quarter or more, and the last one ends where the text does; of `MOST_WINDOWS` at most, evenly
+    spread, each inside of the template.
+    """
+    if not texts:
+        return [], []
+    before, after = template.split(TEXT)
+    _require_room(tokenizer, max_length, template)
+    parts = _parts(tokenizer, texts, max_length, before, after, WINDOWS)
+    return _ended(tokenizer, [row for rows in parts for row in rows]), [len(rows) for rows in parts]
+
+
+def _require_room(tokenizer: Any, max_length: int, template: str) -> None:
     if template != TEXT:
-        alone = len(_whole(tokenizer, [before + after])[0])
+        alone = len(_whole(tokenizer, [template.replace(TEXT, "")])[0])
         if alone >= max_length:
             raise DataError(
                 f"prompt_template: {alone} tokens without any text, and max_length is {max_length}",
                 hint="a shorter prompt_template, or a higher max_length",
             )
+
+
+def _heads(tokenizer: Any, texts: Sequence[str], max_length: int, before: str, after: str) -> list[list[int]]:
+    """Rows of at most `max_length`, of long texts the beginning."""
+    most = max(MOST_CHARACTERS, CHARACTERS_A_TOKEN * max_length)
+    texts = [text[:most] for text in texts]
     if after:
-        rows = _cut_before(tokenizer, texts, max_length, before, after)
-    else:
-        prompts = [before + text for text in texts]
-        rows = tokenizer(prompts, truncation=True, max_length=max_length, return_attention_mask=False)["input_ids"]
+        return _cut_before(tokenizer, texts, max_length, before, after)
+    prompts = [before + text for text in texts]
+    rows: list[list[int]] = tokenizer(prompts, truncation=True, max_length=max_length, return_attention_mask=False)[
+        "input_ids"
+    ]
+    return rows
+
+
+def _parts(
+    tokenizer: Any, texts: Sequence[str], max_length: int, before: str, after: str, how: str
+) -> list[list[list[int]]]:
+    """For each text its rows of at most `max_length`, each with all of the template: one, or for `windows` many."""
+    texts = [_within(text, max_length, how) for text in texts]
+    parts = [[row] for row in _whole(tokenizer, [before + text + after for text in texts])]
+    long = [index for index, [row] in enumerate(parts) if len(row) > max_length]
+    if not long:
+        return parts
+    prompts = [before + texts[index] + after for index in long]
+    [alone] = _whole(tokenizer, [before + after])
+    for index, spans in zip(long, _places(tokenizer, prompts), strict=True):
+        [row] = parts[index]
+        front, back = _around(row, spans, alone, len(before), len(before) + len(texts[index]))
+        room = max_length - front - back
+        if room < 1:  # its first or last letters became one token with all there is of the template
+            parts[index] = _heads(tokenizer, [texts[index]], max_length, before, after)
+            continue
+        start, inside, end = row[:front], row[front : len(row) - back], row[len(row) - back :]
+        if how == HEAD_TAIL:
+            first = (room + 1) // 2
+            parts[index] = [start + inside[:first] + inside[len(inside) - room + first :] + end]
+        else:
+            parts[index] = [start + inside[at : at + room] + end for at in _starts(len(inside), room)]
+    return parts
+
+
+def _within(text: str, max_length: int, how: str) -> str:
+    """What is looked at of a text at all."""
+    if how == WINDOWS:
+        return text[:MOST_CHARACTERS_OF_WINDOWS]
+    half = max(MOST_CHARACTERS, CHARACTERS_A_TOKEN * max_length) // 2
+    return text if len(text) <= 2 * half else text[:half] + text[-half:]
+
+
+def _around(row: list[int], spans: list[tuple[int, int]], alone: list[int], start: int, end: int) -> tuple[int, int]:
+    """How many tokens at a row's front and back are special or have letters of the template.
+
+    The text stands at characters `start` to `end`.  Where a slow tokenizer knows no `spans`, they are those that a row
+    has in common with the template `alone`.
+    """
+    if spans:
+        inside = [at for at, (first, last) in enumerate(spans) if start <= first < last <= end]
+        return (inside[0], len(row) - 1 - inside[-1]) if inside else (len(row), 0)
+    front = next((at for at, (one, other) in enumerate(zip(row, alone, strict=False)) if one != other), len(alone))
+    ends = zip(reversed(row), reversed(alone[front:]), strict=False)
+    return front, next((at for at, (one, other) in enumerate(ends) if one != other), len(alone) - front)
+
+
+def _starts(tokens: int, room: int) -> list[int]:
+    """Where windows of `room` tokens begin within so many more."""
+    step = max(1, room - -(-room // 4))
+    count = min(MOST_WINDOWS, -(-(tokens - room) // step) + 1)
+    starts: list[int] = np.linspace(0, tokens - room, count).astype(int).tolist()
+    return starts
+
+
+def _ended(tokenizer: Any, rows: list[list[int]]) -> list[list[int]]:
+    """The rows without padding at their ends, never without any token."""
     nothing = [tokenizer.eos_token_id if tokenizer.eos_token_id is not None else tokenizer.pad_token_id]
     return [_without_padding(row, tokenizer.pad_token_id) or nothing for row in rows]
 

@@ -195,6 +195,7 @@ def _train(run: RunDirectory, among: ranks.Ranks) -> None:
             id2label=id2label,
             max_length=spec.max_length,
             prompt_template=spec.prompt_template,
+            long_texts=spec.long_texts,
             empty_text_logits=answer_to_empty.tolist(),
             temperature=own.value if own else None,
             threshold=decision["threshold"] if decision else None,
@@ -209,6 +210,7 @@ def _train(run: RunDirectory, among: ranks.Ranks) -> None:
             id2label=id2label,
             folder=run.probes,
             prompt_template=spec.prompt_template,
+            long_texts=spec.long_texts,
         )
 
     best = fitted.best
@@ -389,7 +391,11 @@ def _features(
 
 def _encoded(tokenizer: PreTrainedTokenizerBase, split: data.Split, spec: Spec) -> Encoded:
     chunks = (split.texts[start : start + ENCODED_AT_ONCE] for start in range(0, len(split), ENCODED_AT_ONCE))
-    rows = (row for chunk in chunks for row in models.encode(tokenizer, chunk, spec.max_length, spec.prompt_template))
+    rows = (
+        row
+        for chunk in chunks
+        for row in models.encode(tokenizer, chunk, spec.max_length, spec.prompt_template, spec.long_texts)
+    )
     return Encoded(batches.Tokens(rows), split.label_ids)
 
 

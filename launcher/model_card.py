@@ -271,6 +271,7 @@ def _training(known: Known) -> str:
         ("seconds", _figure(_mapping(told.get("seconds")).get("total"), "{:,.0f}")),
         *((key, _plain(spec[key])) for key in LORA_KEYS),
         ("prompt", words(repr(known.classifier.prompt_template))),
+        ("read of long texts", words(str(spec["long_texts"]).replace("_", " and "))),
         *((words(name, 40), words(version, 40)) for name, version in _mapping(told.get("libraries")).items()),
     ]
     rows = [(words(name), value) for name, value in facts]

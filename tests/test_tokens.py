@@ -184,3 +184,96 @@ def test_a_tokenizer_that_knows_no_places() -> None:
     slow: Any = SlowTokenizer()
     [row] = tokens.encode(slow, ["x" * 100], 10, "a{text}b")
     assert "".join(map(chr, row)) == "a" + "x" * 8 + "b"
+
+
+# --- long texts
+
+LONG_TEXTS = st.text(max_size=200) | st.text(st.sampled_from("good 房间\n<pad>ﬁ①"), min_size=30, max_size=200)
+TEMPLATES = st.tuples(WORDS, WORDS).map("{text}".join).filter(lambda template: template.count("{text}") == 1)
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    texts=st.lists(LONG_TEXTS, min_size=1, max_size=4),
+    template=TEMPLATES,
+    max_length=st.integers(30, 60),
+    tokenizer=st.sampled_from([PLAIN, MERGED, FOLDED]),
+)
+def test_head_and_tail_of_whatever_text(texts: list[str], template: str, max_length: int, tokenizer: Any) -> None:
+    before, after = template.split("{text}")
+    try:
+        rows = tokens.encode(tokenizer, texts, max_length, template, "head_tail")
+    except DataError:
+        assert len(tokenizer(before + after)["input_ids"]) >= max_length
+        return
+    for text, row in zip(texts, rows, strict=True):
+        whole = tokenizer(before + text + after)["input_ids"]
+        if len(whole) <= max_length:
+            assert rows and row == (tokens._without_padding(whole, tokenizer.pad_token_id) or row)
+            continue
+        # Nothing but tokens of the middle are gone, half of the room is from either end.
+        assert 0 < len(row) <= max_length
+        if len(row) == max_length:
+            head = next((at for at in range(max_length) if row[at] != whole[at]), max_length)
+            tail = next((at for at in range(max_length) if row[-1 - at] != whole[-1 - at]), max_length)
+            assert head + tail >= max_length
+            ends = [len(tokenizer(words, add_special_tokens=False)["input_ids"]) for words in (before, after)]
+            assert min(head - ends[0], tail - ends[1]) >= (max_length - sum(ends)) // 2 - 6
+
+
+def test_head_and_tail_by_hand() -> None:
+    template, text = "<{text}>", "abcdefghijklmnopqrstuvwxyz"
+    [row] = tokens.encode(PLAIN, [text], 13, template, "head_tail")
+    assert PLAIN.decode(row) == "<s><abcdewxyz></s>"
+    [row] = tokens.encode(PLAIN, [text], 13, "{text}", "head_tail")
+    assert PLAIN.decode(row) == "<s>abcdefvwxyz</s>"
+    assert tokens.encode(PLAIN, ["short"], 13, template, "head_tail") == tokens.encode(PLAIN, ["short"], 13, template)
+    assert tokens.encode(PLAIN, [text], 13, template, "windows") == tokens.encode(PLAIN, [text], 13, template)
+    [row] = tokens.encode(PLAIN, [text], 5, template, "head_tail")
+    assert PLAIN.decode(row) == "<s><a></s>"
+    slow: Any = SlowTokenizer()
+    [row] = tokens.encode(slow, [text], 10, "<{text}>", "head_tail")
+    assert "".join(map(chr, row)) == "<abcdwxyz>"
+
+
+def test_windows_by_hand() -> None:
+    rows, counts = tokens.encode_windows(PLAIN, ["abcdefghijklmnopq", "short", ""], 12, "<{text}>")
+    assert [PLAIN.decode(row) for row in rows] == [
+        "<s><abcdefgh></s>", "<s><efghijkl></s>", "<s><jklmnopq></s>", "<s><short></s>", "<s><></s>",
+    ]  # fmt: skip
+    assert counts == [3, 1, 1]
+    assert tokens.encode_windows(PLAIN, [], 12) == ([], [])
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    length=st.integers(0, 900),
+    max_length=st.integers(8, 27),
+    template=st.sampled_from(["{text}", "<{text}>", "a{text}"]),
+)
+def test_windows_cover_a_text_and_overlap_by_a_quarter(length: int, max_length: int, template: str) -> None:
+    text = "".join(chr(97 + number % 26) for number in range(length))
+    rows, [count] = tokens.encode_windows(PLAIN, [text], max_length, template)
+    around = len(PLAIN(template.replace("{text}", ""))["input_ids"])
+    room = max_length - around
+    before = len(template.split("{text}")[0])
+    windows = [row[1 + before : len(row) - (around - 1 - before)] for row in rows]
+    inside = PLAIN(text, add_special_tokens=False)["input_ids"]
+    if length <= room:
+        assert windows == [inside]
+        return
+    assert count <= tokens.MOST_WINDOWS and all(len(window) == room for window in windows)
+    assert windows[0] == inside[:room] and windows[-1] == inside[-room:]
+    for one, other in zip(windows, windows[1:], strict=False):  # a letter comes again only after 26
+        overlap = next((size for size in range(room - 1, 0, -1) if one[-size:] == other[:size]), 0)
+        assert overlap >= room // 4 or count == tokens.MOST_WINDOWS
+    assert count == min(tokens.MOST_WINDOWS, -(-(length - room) // (room - -(-room // 4))) + 1)
+
+
+def test_only_so_many_characters_are_looked_at() -> None:
+    """The end of a text of a million characters is its end for head_tail, and beyond what windows look at."""
+    text = "a" * 500_000 + "b" * 500_000
+    [row] = tokens.encode(PLAIN, [text], 12, "{text}", "head_tail")
+    assert PLAIN.decode(row) == "<s>aaaaabbbbb</s>"
+    rows, [count] = tokens.encode_windows(PLAIN, [text], 12)
+    assert count == tokens.MOST_WINDOWS and {PLAIN.decode(row) for row in rows} == {"<s>aaaaaaaaaa</s>"}
