@@ -1,6 +1,6 @@
 """metrics.json: what the predictions of a run say, as one document of plain JSON values.
 
-The same logits give the same document everywhere.  Puts figures into sentences; knows nothing of screens.
+The same logits give the same document everywhere.  The sentences about the figures stand in `wording`.
 
     schema, run_id, source, rows, label_names, positive_label (null for more than two labels), averaging,
     class_counts {label: rows}, headline [sentence], models [{key, title, metrics}],
@@ -21,16 +21,12 @@ from jobs import metrics
 from jobs.errors import BrokenRun, NoData
 from jobs.metrics import Score
 from jobs.predictions import MODEL_TITLES, Predictions
+from jobs.wording import comparison_sentence, headline, warning_sentence
 
 SCHEMA = 1
 SOURCES = ("inferred on host", "inferred here", "recomputed from pulled logits")
 ONE_CLASS_SHARE = 0.95
 SIGNIFICANT = 0.05
-_HELPED = {
-    "better": "LoRA helped",
-    "worse": "LoRA did harm",
-    "no clear difference": "LoRA made no clear difference",
-}
 
 
 def summarise(predictions: Predictions, *, positive_label: str, source: str, run_id: str) -> dict[str, Any]:
@@ -69,33 +65,6 @@ def summarise(predictions: Predictions, *, positive_label: str, source: str, run
     return plain
 
 
-def headline(summary: dict[str, Any]) -> list[str]:
-    """Two or three plain sentences: how good, and whether LoRA helped."""
-    main = next((model for model in summary["models"] if model["key"] == "lora"), summary["models"][0])
-    figures = main["metrics"]
-    low, high = figures["accuracy_interval"]
-    sentences = [
-        f"{_the(main['key'])} labels {percent(figures['accuracy'])} of {summary['rows']:,} test rows "
-        f"correctly (95 % interval {100 * low:.1f} to {percent(high)})."
-    ]
-    by_key = {comparison["against"]: comparison for comparison in summary["comparisons"]}
-    if "frozen_head" in by_key:
-        verdict = by_key["frozen_head"]["verdict"]
-        sentences.append(f"{_HELPED[verdict]}: {_uncapitalised(by_key['frozen_head']['sentence'])}")
-    sentences += [by_key[key]["sentence"] for key in ("tfidf", "majority") if key in by_key]
-    return sentences
-
-
-def percent(share: float) -> str:
-    """A share in [0, 1] as text with one decimal: `84.7 %`."""
-    return f"{100 * share:.1f} %"
-
-
-def p_value(p: float) -> str:
-    """`p = 0.02`, or `p < 0.0001`."""
-    return "p < 0.0001" if p < 0.0001 else f"p = {p:.2g}"
-
-
 def _metrics(predictions: Predictions, key: str, positive: int | None) -> dict[str, Any]:
     """Every metric of one model; `undefined` gives the reasons of those that are None."""
     truth, logits = predictions.truth, predictions.logits[key]
@@ -103,13 +72,15 @@ def _metrics(predictions: Predictions, key: str, positive: int | None) -> dict[s
     probabilities = metrics.softmax(logits)
     confidence, correct = probabilities.max(axis=1), predicted == truth
     scores = metrics.per_class(truth, predicted, classes)
+    interval = list(metrics.wilson_interval(int(correct.sum()), len(truth)))
     named = _averaged(scores, positive) | {
         "auc_roc": _auc(predictions, key, positive),
         "mcc": metrics.matthews_correlation(truth, predicted),
     }
     return {
         "accuracy": metrics.accuracy(truth, predicted),
-        "accuracy_interval": list(metrics.wilson_interval(int(correct.sum()), len(truth))),
+        "accuracy_interval": interval,
+        "intervals": {"accuracy": interval},
         "balanced_accuracy": metrics.balanced_accuracy(scores),
         **{name: score.value for name, score in named.items()},
         "ece": metrics.expected_calibration_error(confidence, correct),
@@ -158,7 +129,7 @@ def _comparison(predictions: Predictions, against: str) -> dict[str, Any]:
     verdict = "no clear difference" if p >= SIGNIFICANT else "better" if wins > losses else "worse"
     difference = (wins - losses) / predictions.rows
     interval = metrics.paired_difference_interval(wins, losses, predictions.rows)
-    return {
+    document = {
         "model": "lora",
         "against": against,
         "title": MODEL_TITLES[against],
@@ -168,20 +139,8 @@ def _comparison(predictions: Predictions, against: str) -> dict[str, Any]:
         "difference_interval": list(interval),
         "mcnemar_p": p,
         "verdict": verdict,
-        "sentence": _sentence(against, verdict, difference, interval, wins, losses, p),
     }
-
-
-def _sentence(
-    against: str, verdict: str, difference: float, interval: tuple[float, float], wins: int, losses: int, p: float
-) -> str:
-    points = f"{100 * abs(difference):.1f} points"
-    says = {
-        "better": f"The LoRA adapter beats {_uncapitalised(_the(against))} by {points} of accuracy",
-        "worse": f"The LoRA adapter is {points} of accuracy below {_uncapitalised(_the(against))}",
-    }.get(verdict, f"The LoRA adapter and {_uncapitalised(_the(against))} can't be told apart")
-    between = f"95 % interval of the difference {100 * interval[0]:+.1f} to {100 * interval[1]:+.1f} points"
-    return f"{says} ({between}; right alone on {wins:,} rows, wrong alone on {losses:,}; McNemar {p_value(p)})."
+    return document | {"sentence": comparison_sentence(document)}
 
 
 def _one_class(predictions: Predictions, key: str, positive: int | None) -> list[str]:
@@ -191,29 +150,17 @@ def _one_class(predictions: Predictions, key: str, positive: int | None) -> list
     answer = int(shares.argmax())
     if key == "majority" or shares[answer] < ONE_CLASS_SHARE:
         return []
-    inflated = f"recall of “{names[answer]}”" if positive in (None, answer) else "specificity"
     scores = metrics.per_class(predictions.truth, predicted, len(names))
-    recall = scores[answer].recall
-    stands = "has no value" if recall.value is None else f"({percent(recall.value)}) is inflated by that"
-    balanced = percent(metrics.balanced_accuracy(scores))
-    return [
-        f"{_the(key)} answers “{names[answer]}” to {percent(float(shares[answer]))} of the rows: "
-        f"its {inflated} {stands}; read its balanced accuracy ({balanced}) instead."
-    ]
-
-
-def _the(key: str) -> str:
-    """A model's title with an article, at the beginning of a sentence."""
-    return {
-        "majority": "The majority class",
-        "frozen_head": "The frozen base with a trained head",
-        "tfidf": "TF-IDF with logistic regression",
-        "lora": "The LoRA adapter",
-    }[key]
-
-
-def _uncapitalised(sentence: str) -> str:
-    return "the " + sentence.removeprefix("The ") if sentence.startswith("The ") else sentence
+    warning = {
+        "kind": "one_class",
+        "model": key,
+        "answer": names[answer],
+        "share": float(shares[answer]),
+        "inflated": "recall" if positive in (None, answer) else "specificity",
+        "inflated_value": scores[answer].recall.value,
+        "balanced_accuracy": metrics.balanced_accuracy(scores),
+    }
+    return [warning_sentence(warning)]
 
 
 def _plain(value: Any) -> Any:
