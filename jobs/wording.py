@@ -43,10 +43,16 @@ METRICS: dict[str, Metric] = {
         "各标签召回率的平均，稀少的标签同样重要",
     ),
     "precision": Metric(
-        "Precision", "精确率", "of the rows that got the label, the share that has it", "被判为该标签的行中，真正是的比例"
+        "Precision",
+        "精确率",
+        "of the rows that got the label, the share that has it",
+        "被判为该标签的行中，真正是的比例",
     ),
     "recall": Metric(
-        "Recall", "召回率", "of the rows that have the label, the share that got it", "真正属于该标签的行中，被找出的比例"
+        "Recall",
+        "召回率",
+        "of the rows that have the label, the share that got it",
+        "真正属于该标签的行中，被找出的比例",
     ),
     "f1": Metric("F1", "F1", "harmonic mean of precision and recall", "精确率与召回率的调和平均"),
     "specificity": Metric(
@@ -149,6 +155,56 @@ _REASONS_ZH = {
     "no row is of this class": "没有任何行属于该类",
     "no row is, or was predicted to be, of this class": "没有任何行属于该类，也没有被判为该类",
 }
+_TERMS_ZH = {
+    # where logits come from
+    "inferred on host": "在训练主机上推理",
+    "inferred here": "在本机推理",
+    "recomputed from pulled logits": "由取回的 logits 重新计算",
+    # tests and categories of the robustness suite
+    "minimum functionality": "基本能力",
+    "invariance": "不变性",
+    "direction": "方向性",
+    "calm": "保持冷静",
+    "short positive": "短好评",
+    "short negative": "短差评",
+    "irony": "反讽",
+    "stacked negation": "多重否定",
+    "internet slang": "网络用语",
+    "typos": "错别字",
+    "mixed long": "褒贬夹杂的长文",
+    "ultra-long": "超长文本",
+    "empty and symbols": "空文本与符号",
+    "traditional and simplified": "繁体与简体",
+    "width": "全角与半角",
+    "punctuation loss": "缺少标点",
+    # what errors are grouped by
+    "length": "长度",
+    "category": "特征",
+    "label": "标签",
+    "near duplicate": "近似重复",
+    "none": "无",
+    "same label": "标签相同",
+    "other label": "标签不同",
+    "negation": "否定",
+    "contrast": "转折",
+    "question": "疑问",
+    "exclamation": "感叹",
+    "emoji": "表情符号",
+    # verdicts
+    "better": "更好",
+    "worse": "更差",
+    "no clear difference": "无明显差别",
+    "reproduced on host": "已在主机上复现",
+    "reproduced here": "已在本机复现",
+    "static": "静态检查",
+    # sections of facts
+    "spec": "任务配置",
+    "data": "数据",
+    "versions": "版本",
+    "cost": "费用",
+    "host": "主机",
+}
+"""Words that documents use as values, where a reader of Chinese should not have to know English."""
 
 
 def headline(summary: Mapping[str, Any], lang: Lang = "en") -> list[str]:
@@ -205,33 +261,28 @@ def warning_sentence(warning: Mapping[str, Any], lang: Lang = "en") -> str:
             return _one_class(warning, lang)
         case "few_rows":
             rows = f"{warning['rows']:,}"
-            return (
-                f"测试集只有 {rows} 行：所有数字都很粗略，请看区间，不要只看单个数值。"
-                if lang == "zh"
-                else f"The test has {rows} rows only: every figure is rough; read the intervals, not the single values."
-            )
+            en = f"The test has {rows} rows only: every figure is rough; read the intervals, not the single values."
+            zh = f"测试集只有 {rows} 行：所有数字都很粗略，请看区间，不要只看单个数值。"
         case "temperature_at_bound":
             value = f"{warning['value']:g}"
-            return (
-                f"温度 {value} 处在允许范围的边界：验证集太小，或几乎没有错误，校准后的置信度不可靠。"
-                if lang == "zh"
-                else f"The temperature {value} lies at the bound of what is allowed: the validation split is too small or "
+            en = (
+                f"The temperature {value} lies at the bound of what is allowed: the validation split is too small or "
                 "has hardly an error, and the scaled confidences are not to be relied on."
             )
+            zh = f"温度 {value} 处在允许范围的边界：验证集太小，或几乎没有错误，校准后的置信度不可靠。"
         case "calibration_above_floor":
             ece, p95 = number(warning["ece"]), number(warning["p95"])
-            return (
-                f"置信度并不准确：ECE 为 {ece}，而完美校准的模型在同样多的行上 95% 的情况下不超过 {p95}。"
-                if lang == "zh"
-                else f"The confidences are off: the ECE is {ece}, where a perfectly calibrated model on as many rows stays "
+            en = (
+                f"The confidences are off: the ECE is {ece}, where a perfectly calibrated model on as many rows stays "
                 f"below {p95} 95 times in 100."
             )
+            zh = f"置信度并不准确：ECE 为 {ece}，而完美校准的模型在同样多的行上，100 次中有 95 次低于 {p95}。"
         case "limited":
             rows, in_all = f"{warning['rows']:,}", f"{warning['rows_in_all']:,}"
-            return (
-                f"只评估了 {in_all} 行中的 {rows} 行。" if lang == "zh" else f"Only {rows} of {in_all} rows were evaluated."
-            )
-    return str(warning.get("sentence") or warning.get("kind") or NONE)
+            en, zh = f"Only {rows} of {in_all} rows were evaluated.", f"只评估了 {in_all} 行中的 {rows} 行。"
+        case kind:
+            return str(warning.get("sentence") or kind or NONE)
+    return zh if lang == "zh" else en
 
 
 def model_title(key: str, title: str, lang: Lang = "en") -> str:
@@ -252,6 +303,11 @@ def reason(words: str, lang: Lang = "en") -> str:
     if words.startswith(prefix):
         return f"有一类：{reason(words.removeprefix(prefix), lang)}"
     return _REASONS_ZH.get(words, words)
+
+
+def term(word: str, lang: Lang = "en") -> str:
+    """A word that a document uses as a value, for a reader; as it is where it is not known."""
+    return _TERMS_ZH.get(word, word) if lang == "zh" else word
 
 
 def uncapitalised(sentence: str) -> str:
@@ -300,7 +356,8 @@ def _one_class(warning: Mapping[str, Any], lang: Lang) -> str:
     if lang == "zh":
         inflated = f"“{answer}”的召回率" if of_recall else "特异度"
         stands = "没有意义" if value is None else f"（{percent(value, lang)}）因此虚高"
-        return f"{the_model(warning['model'], lang)}对 {share} 的行都回答“{answer}”：{inflated}{stands}，请看平衡准确率（{balanced}）。"
+        model = the_model(warning["model"], lang)
+        return f"{model}对 {share} 的行都回答“{answer}”：{inflated}{stands}，请看平衡准确率（{balanced}）。"
     inflated = f"recall of “{answer}”" if of_recall else "specificity"
     stands = "has no value" if value is None else f"({percent(value)}) is inflated by that"
     return (
