@@ -1,192 +1,195 @@
-"""The report's plots as SVG text that goes into an HTML page and takes its colours from it.
+"""The report's plots as PNG files for slides and papers: English, on white, 200 dpi.
 
-matplotlib draws in sentinel colours that stand for the page's CSS variables: one drawing serves both themes.
-No text from outside gets in: matplotlib would read `$…$` in it as a formula, and has no Chinese font.
+matplotlib has no Chinese font of its own and would read `$…$` as a formula: names from outside are drawn only where
+they are plain ASCII words, and numbered otherwise.
 """
 
 from __future__ import annotations
 
 import io
 import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
-from jobs.metrics import Bin
+from jobs import atomic, report_charts
+from jobs.chart import STYLES, Boxes, Caption, Chart, Dots, Layer, Line, Panel, Ranges, thinned
+from jobs.predictions import Predictions
+from jobs.report_html import Words
+from jobs.report_models import MAX_MATRIX_CLASSES
+from jobs.report_run import curves
+from jobs.wording import main_model
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-INK, MUTED, LINE, ACCENT, PAPER = "#010203", "#010204", "#010205", "#010206", "#010207"
-_VARIABLES = {INK: "--ink", MUTED: "--muted", LINE: "--line", ACCENT: "--accent", PAPER: "--paper"}
-MAX_POINTS = 400
-"""Of one line: more can't be seen, and would make the page heavy."""
-
+DPI = 200
+_WIDTH = 4.8
+_WORDS = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._+-]{0,30}\Z")
+_MARKERS = {"circle": "o", "square": "s", "diamond": "D", "cross": "x"}
 _RC: dict[str, Any] = {
-    "svg.fonttype": "none",
-    "font.size": 10,
-    "text.color": INK,
-    "axes.labelcolor": MUTED,
-    "axes.edgecolor": LINE,
+    "font.size": 9,
+    "text.parse_math": False,
+    "axes.edgecolor": "#c4cbd1",
+    "axes.labelcolor": "#3d4650",
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,
     "axes.axisbelow": True,
-    "grid.color": LINE,
+    "axes.titlesize": 10,
+    "axes.titlelocation": "left",
+    "grid.color": "#e3e7ea",
     "grid.linewidth": 0.6,
-    "xtick.color": LINE,
-    "ytick.color": LINE,
-    "xtick.labelcolor": MUTED,
-    "ytick.labelcolor": MUTED,
-    "lines.solid_capstyle": "round",
+    "xtick.color": "#c4cbd1",
+    "ytick.color": "#c4cbd1",
+    "xtick.labelcolor": "#3d4650",
+    "ytick.labelcolor": "#3d4650",
+    "legend.frameon": False,
+    "legend.fontsize": 8,
 }
 
 
-@dataclass(frozen=True)
-class LineStyle:
-    """How a model's line looks, in the plot and in the legend beside it."""
+def write(
+    folder: Path, summary: dict[str, Any], predictions: Predictions, training: dict[str, Any] | None
+) -> list[Path]:
+    """The files written: of roc, pr, reliability, confusion, risk_coverage, robustness and loss those that there are.
 
-    colour: str
-    width: float
-    dashes: tuple[float, ...]
-
-
-LINE_STYLES = {
-    "lora": LineStyle(ACCENT, 2.2, ()),
-    "frozen_head": LineStyle(INK, 1.3, (5.0, 2.0)),
-    "tfidf": LineStyle(MUTED, 1.3, ()),
-    "majority": LineStyle(MUTED, 1.3, (1.0, 2.0)),
-}
-
-
-def css_colour(sentinel: str) -> str:
-    """The CSS that one of this module's colours stands for: `var(--accent)`."""
-    return f"var({_VARIABLES[sentinel]})"
-
-
-def roc(curves: dict[str, tuple[npt.NDArray[Any], npt.NDArray[Any]]], label: str) -> str:
-    """SVG of ROC curves: model key -> false and true positive rates, both (K,).
-
-    label: what a screen reader says.
-    """
-
-    def draw(figure: Figure) -> None:
-        axes = figure.subplots()
-        axes.plot([0, 1], [0, 1], color=LINE, linewidth=1)
-        # LoRA last, so that it lies on top.
-        for key in sorted(curves, key=lambda key: key == "lora"):
-            style = LINE_STYLES[key]
-            dashes = (0, style.dashes) if style.dashes else "solid"
-            axes.plot(*_thinned(*curves[key]), color=style.colour, linewidth=style.width, linestyle=dashes)
-        _unit_square(axes, "False positive rate", "True positive rate")
-
-    return _svg("roc", label, draw)
-
-
-def reliability(bins: Sequence[Bin], classes: int, label: str) -> str:
-    """SVG of accuracy against confidence, with the share of rows in each bin below it.
-
-    The top one of `classes` labels can't have less than 1 / classes, so the axis begins at the bin of that.
-    """
-
-    def draw(figure: Figure) -> None:
-        upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(4, 1))
-        rows = sum(one.count for one in bins)
-        filled = [one for one in bins if one.count]
-        start = next((one.low for one in bins if one.high >= 1 / classes), 0.0)
-        for axes, heights in ((upper, [one.accuracy or 0.0 for one in filled]),
-                              (lower, [one.count / rows for one in filled])):  # fmt: skip
-            lefts, widths = [one.low for one in filled], [one.high - one.low for one in filled]
-            axes.bar(lefts, heights, widths, align="edge", color=ACCENT, alpha=0.28, edgecolor=PAPER)
-        upper.plot([start, 1], [start, 1], color=MUTED, linewidth=1, linestyle=(0, (4, 3)))
-        means = [one.confidence or 0.0 for one in filled], [one.accuracy or 0.0 for one in filled]
-        upper.plot(*means, color=ACCENT, marker="o", markersize=4, linewidth=1.6)
-        upper.set(xlim=(start, 1.005), ylim=(0, 1.02), ylabel="Accuracy")
-        lower.set(xlabel="Confidence", ylabel="Rows", ylim=(0, None))
-        lower.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f} %")
-        lower.locator_params(axis="y", nbins=2)
-        lower.grid(visible=False)
-
-    return _svg("reliability", label, draw)
-
-
-def loss(steps: npt.NDArray[Any], losses: npt.NDArray[Any], label: str) -> str:
-    """SVG of the training loss (S,) over the steps (S,), with its running mean; S >= 1."""
-
-    def draw(figure: Figure) -> None:
-        axes = figure.subplots()
-        axes.plot(*_thinned(steps, losses), color=MUTED, alpha=0.45, linewidth=0.9)
-        axes.plot(*_thinned(steps, _running_mean(losses)), color=ACCENT, linewidth=2.2)
-        if len(steps) == 1:
-            axes.plot(steps, losses, color=ACCENT, marker="o")
-        axes.set(xlabel="Step", ylabel="Loss")
-        axes.set_ylim(bottom=0)
-        axes.locator_params(axis="x", integer=True, nbins=6)
-
-    return _svg("loss", label, draw)
-
-
-def _unit_square(axes: Axes, x: str, y: str) -> None:
-    axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), xlabel=x, ylabel=y, aspect="equal")
-    axes.locator_params(nbins=5)
-
-
-def _thinned(x: npt.NDArray[Any], y: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
-    """At most MAX_POINTS of the points, first and last among them."""
-    if len(x) <= MAX_POINTS:
-        return x, y
-    kept = np.linspace(0, len(x) - 1, MAX_POINTS).round().astype(int)
-    return x[kept], y[kept]
-
-
-def _running_mean(values: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
-    """Mean over a centred window of a tenth of the values, shorter at the ends; as long as `values`."""
-    reach = len(values) // 20
-    totals = np.concatenate([[0.0], np.cumsum(values, dtype=np.float64)])
-    places = np.arange(len(values))
-    low, high = np.maximum(places - reach, 0), np.minimum(places + reach + 1, len(values))
-    return np.asarray((totals[high] - totals[low]) / (high - low))
-
-
-def _svg(name: str, label: str, draw: Callable[[Figure], None]) -> str:
-    """What `draw` puts on a figure, as an <svg> element whose ids begin with `name`.
-
-    label must not come from outside: it is put into an attribute as it is.
+    What an earlier evaluation left under one of these names is taken away.  Raises OSError.
     """
     import matplotlib
     from matplotlib.figure import Figure
 
-    # The user's own matplotlibrc must not change the report, so everything is set back first.
+    words, drawn = Words("en"), {}
+    # The user's own matplotlibrc must not change the plots, so everything is set back first.
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
         settings: Any = matplotlib.rcParams
-        settings.update(_RC | {"svg.hashsalt": name})
-        figure = Figure(figsize=(4.6, 3.7), layout="constrained")
-        draw(figure)
-        buffer = io.StringIO()
-        nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-        figure.savefig(buffer, format="svg", transparent=True, metadata=nothing)
-    return _for_a_page(buffer.getvalue(), name, label)
+        settings.update(_RC)
+        for name, charts in _charts(summary, predictions, training, words).items():
+            shown = [chart for chart in charts if chart is not None]
+            figure = Figure(figsize=(_WIDTH * max(1, len(shown)), 1), layout="constrained")
+            if shown:
+                _charted(figure, shown)
+                drawn[name] = _png(figure)
+        if len(summary["label_names"]) <= MAX_MATRIX_CLASSES:
+            figure = Figure(figsize=(_WIDTH, 4.4), layout="constrained")
+            _confusion(figure, summary)
+            drawn["confusion"] = _png(figure)
+    written = []
+    for name in (*_NAMES, "confusion"):
+        path = folder / f"{name}.png"
+        if name in drawn:
+            atomic.write_bytes(path, drawn[name])
+            written.append(path)
+        else:
+            path.unlink(missing_ok=True)
+    return written
 
 
-def _for_a_page(svg: str, name: str, label: str) -> str:
-    """matplotlib's SVG document as an element of a page."""
-    body = svg[svg.index("<svg") :]
-    opening, body = body.split(">", 1)
-    box = re.search(r'viewBox="[^"]*"', opening)
-    body = re.sub(
-        r"<metadata>.*?</metadata>|<!--.*?-->|<defs>\s*<style.*?</style>\s*</defs>", "", body, flags=re.DOTALL
+_NAMES = ("roc", "pr", "reliability", "risk_coverage", "robustness", "loss")
+
+
+def _charts(
+    summary: dict[str, Any], predictions: Predictions, training: dict[str, Any] | None, words: Words
+) -> dict[str, list[Chart | None]]:
+    figures = main_model(summary)["metrics"]
+    blocks = {"As the model says": figures["raw"], "After the temperature": figures["scaled"]}
+    classes = len(summary["label_names"])
+    return {
+        "roc": [report_charts.roc(summary, predictions, words)],
+        "pr": [report_charts.precision_recall(summary, predictions, words)],
+        "reliability": [
+            report_charts.reliability(block, classes, words, "reliability", f"{title}: ECE {block['ece']:.3f}")
+            for title, block in blocks.items()
+            if block
+        ],
+        "risk_coverage": [report_charts.risk_coverage(summary, words)],
+        "robustness": [report_charts.robustness(summary["robustness"], words)],
+        "loss": [report_charts.loss(*curves(training), words)],
+    }
+
+
+def _charted(figure: Figure, charts: Sequence[Chart]) -> None:
+    """Charts side by side, all with the same panels."""
+    heights = [panel.height for panel in charts[0].panels]
+    figure.set_figheight(_WIDTH * sum(heights) + 0.9)
+    grid = figure.subplots(len(heights), len(charts), squeeze=False, height_ratios=heights, sharex="col")
+    for column, chart in enumerate(charts):
+        for row, panel in enumerate(chart.panels):
+            _panel(grid[row][column], panel, last=panel is chart.panels[-1])
+        top: Any = grid[0][column]
+        top.set_title(chart.title)
+        for style, title, value in chart.legend:
+            look = STYLES[style]
+            top.plot([], [], color=look.light, linewidth=look.width, dashes=look.dashes or (None, None),
+                     marker=_MARKERS[look.marker], markersize=4, label=f"{title}: {value}")  # fmt: skip
+        if chart.legend:
+            top.legend(loc="upper left", bbox_to_anchor=(0, -0.16 if len(heights) == 1 else -0.5))
+
+
+def _panel(axes: Axes, panel: Panel, *, last: bool) -> None:
+    names: list[str] = []
+    for layer in panel.layers:
+        _layer(axes, layer, names)
+    margin_x, margin_y = 0.01 * (panel.x.high - panel.x.low), 0.01 * (panel.y.high - panel.y.low)
+    axes.set(
+        xlim=(panel.x.low - margin_x, panel.x.high + margin_x),
+        ylim=(panel.y.low - margin_y, panel.y.high + margin_y),
+        ylabel=panel.y.label,
     )
-    # Ids are the page's, not the drawing's, once three drawings stand in one page.
-    body = re.sub(r'\bid="', f'id="{name}-', body)
-    body = re.sub(r'(xlink:href="#|url\(#)', rf"\1{name}-", body)
-    # The page's font, its size as drawn.
-    body = re.sub(r"font: ([0-9.]+px)[^;\"]*", r"font-size: \1", body)
-    body = re.sub(r"font-family: [^;\"]*;?", "", body)
-    for sentinel, variable in _VARIABLES.items():
-        body = body.replace(sentinel, f"var({variable})")
-    return f'<svg class="plot" role="img" aria-label="{label}" {box.group() if box else ""}>{body.strip()}'
+    axes.set_xticks(panel.x.ticks, [panel.x.shown(tick) for tick in panel.x.ticks])
+    axes.set_yticks(panel.y.ticks, [panel.y.shown(tick) for tick in panel.y.ticks])
+    if last:
+        axes.set_xlabel(panel.x.label)
+
+
+def _layer(axes: Axes, layer: Layer, names: list[str]) -> None:
+    match layer:
+        case Line(x, y, style, faint):
+            look = STYLES[style]
+            axes.plot(*thinned(x, y), color=look.light, linewidth=look.width, dashes=look.dashes or (None, None),
+                      alpha=0.45 if faint else 1)  # fmt: skip
+        case Boxes(x0, y0, x1, y1, style):
+            axes.bar(x0, y1 - y0, x1 - x0, y0, align="edge", color=STYLES[style].light, alpha=0.26, edgecolor="white")
+        case Dots(x, y, style, hollow):
+            look = STYLES[style]
+            face = "white" if hollow else look.light
+            axes.plot(x, y, linestyle="none", marker=_MARKERS[look.marker], markersize=7 if hollow else 4,
+                      color=look.light, markerfacecolor=face, zorder=3)  # fmt: skip
+        case Ranges(low, high, y, _):
+            axes.hlines(y, low, high, color="#1c2127", linewidth=1)
+        case Caption(x, y, words):
+            names.append(words)
+            axes.text(x, y, safe_name(words, f"category {len(names)}"), va="baseline", color="#1c2127")
+
+
+def _confusion(figure: Figure, summary: dict[str, Any]) -> None:
+    axes, names = figure.subplots(), summary["label_names"]
+    matrix = np.array(main_model(summary)["metrics"]["confusion"], np.float64)
+    shares = matrix / np.maximum(1, matrix.sum(axis=1, keepdims=True))
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1.6)
+    size = 10 if len(names) <= 4 else 6
+    for (row, place), count in np.ndenumerate(matrix):
+        text = f"{count:,.0f}\n{100 * shares[row, place]:.1f} %"
+        axes.text(place, row, text, ha="center", va="center", fontsize=size, color="#1c2127")
+    shown = [safe_name(name, f"label {place + 1}") for place, name in enumerate(names)]
+    axes.set_xticks(range(len(names)), shown, rotation=0 if len(names) <= 3 else 45)
+    axes.set_yticks(range(len(names)), shown)
+    axes.grid(visible=False)
+    axes.spines[:].set_visible(False)
+    note = "" if shown == list(names) else "\nnumbered in the order of label_names in metrics.json"
+    axes.set(xlabel=f"Said{note}", ylabel="True", title="Confusion matrix")
+
+
+def safe_name(name: str, otherwise: str) -> str:
+    """A name from outside as it may be drawn: itself where it is plain ASCII words, else a name of ours."""
+    return name if _WORDS.match(name) else otherwise
+
+
+def _png(figure: Figure) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=DPI, facecolor="white", metadata={"Software": None})
+    return buffer.getvalue()

@@ -1,0 +1,180 @@
+"""The report's section on errors: where they gather, and every one of them to be searched and sorted.
+
+The page's script makes the table searchable from what stands in it; without the script it is all there to be read.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+from jobs import wording
+from jobs.predictions import Predictions
+from jobs.report_html import (
+    Html,
+    Words,
+    cell,
+    column,
+    fitting,
+    foreign,
+    heading,
+    paragraph,
+    plain,
+    section,
+    table,
+    text,
+)
+from jobs.wording import number
+
+MAX_ROWS = 500
+MAX_GROUPS = 200
+MAX_TEXT_CHARS = 400
+MAX_BYTES = 450_000
+
+
+def errors_section(summary: dict[str, Any], predictions: Predictions, words: Words) -> Html:
+    """Groups and rows of what the main model got wrong."""
+    errors, title = summary["errors"], words("Errors", "错误")
+    if not errors["wrong"]:
+        none = words("There are none: every row is labelled correctly.", "没有错误：每一行都判对了。")
+        return section("errors", title, paragraph(none))
+    said = words(
+        "{wrong} of {rows} rows are wrong, {confident} of these with a confidence of {sure} or more. {likely} look "
+        "like a wrong label: where that is so, mend the data, not the model.",
+        "{rows} 行中有 {wrong} 行判错，其中 {confident} 行的置信度不低于 {sure}。{likely} 行看起来是标签标错了："
+        "若确实如此，应改数据，而不是改模型。",
+        wrong=number(errors["wrong"]),
+        rows=number(summary["rows"]),
+        confident=number(errors["confident"]),
+        sure=words.percent(errors["confidence_from"]),
+        likely=number(errors["likely_wrong_labels"]),
+    )
+    return section("errors", title, paragraph(said), _groups(errors, words), _rows(errors, summary, predictions, words))
+
+
+def _groups(errors: dict[str, Any], words: Words) -> str:
+    if not errors["groups"]:
+        return ""
+    names = (
+        words("Rows", "行数"),
+        words("Wrong", "错误"),
+        words("Confident", "高置信错误"),
+        words("Error rate", "错误率"),
+    )
+    header = [column(words("Group", "分组")), *(column(name, "n") for name in names)]
+    rows, last = [], ""
+    for one in errors["groups"][:MAX_GROUPS]:
+        by = wording.term(str(one["by"]), words.lang)
+        first, last = by != last, by
+        interval = f'<span class="interval">{words.span(one["interval"], share=True)}</span>' if one["interval"] else ""
+        rate = one["error_rate"]
+        name = f'<span class="by">{text(by)}</span> {foreign(wording.term(str(one["name"]), words.lang), 80)}'
+        rows.append(
+            [
+                Html(f'<th scope="row"{" class=first" if first else ""}>{name}</th>'),
+                *(
+                    cell(number(one[key]), column_name, "n")
+                    for key, column_name in zip(("rows", "wrong", "confident"), names, strict=False)
+                ),
+                Html(
+                    f'<td class="n bar" data-name="{names[3]}" style="--share: {rate or 0:.3f}">'
+                    f"{words.percent(rate)}{interval}</td>"
+                ),
+            ]
+        )
+    return heading(words("Where they gather", "错误集中在哪里")) + table("groups stack", header, rows)
+
+
+def _rows(errors: dict[str, Any], summary: dict[str, Any], predictions: Predictions, words: Words) -> str:
+    shown = errors["rows"][:MAX_ROWS]
+    limit = fitting(
+        (
+            part
+            for one in shown
+            for part in (predictions.texts[one["row"]], (one["near_duplicate"] or {}).get("text", ""))
+        ),
+        MAX_TEXT_CHARS,
+        MAX_BYTES,
+    )
+    labels = {name: str(number) for number, name in enumerate(summary["label_names"])}
+    counted = Counter(name for one in shown for name in one["groups"])
+    groups = {name: str(number) for number, (name, _) in enumerate(counted.most_common(MAX_GROUPS))}
+    names = (words("Confidence", "置信度"), words("Said", "判断"), words("Label", "标签"), words("Text", "文本"))
+    header = [
+        Html(f'<th scope="col" data-sort="number">{names[0]}</th>'),
+        Html(f'<th scope="col" data-sort="text">{names[1]}</th>'),
+        Html(f'<th scope="col" data-sort="text">{names[2]}</th>'),
+        Html(f'<th scope="col" data-sort="text">{names[3]}</th>'),
+    ]
+    body = "\n".join(_row(one, predictions.texts[one["row"]], limit, labels, groups, names, words) for one in shown)
+    note = words(
+        "{shown} of {wrong} errors, the most confident first. predictions has every row; # is its number there.",
+        "共 {wrong} 个错误，列出 {shown} 个，按置信度由高到低。全部行见 predictions 文件，# 为其中的行号。",
+        shown=number(len(shown)),
+        wrong=number(errors["wrong"]),
+    )
+    return (
+        heading(words("One by one", "逐条查看"))
+        + paragraph(note, "small")
+        + _filters(labels, groups, words)
+        + f'<div class="scroll"><table class="errors stack" data-step="50"><thead><tr>{"".join(header)}</tr></thead>\n'
+        f"<tbody>{body}</tbody></table></div>\n"
+        f'<p class="more" hidden><button type="button">{words("Show more", "显示更多")}</button></p>'
+    )
+
+
+def _row(
+    one: dict[str, Any],
+    words_of_row: str,
+    limit: int,
+    labels: dict[str, str],
+    groups: dict[str, str],
+    names: tuple[Html, ...],
+    words: Words,
+) -> str:
+    numbers = " ".join(groups[name] for name in one["groups"] if name in groups)
+    likely = " data-likely" if one["likely_wrong_label"] else ""
+    notes = [f'<span class="row">#{one["row"] + 1:,}</span>']
+    notes += [
+        f'<span class="tag">{foreign(wording.term(str(name), words.lang), 40)}</span>' for name in one["groups"][:12]
+    ]
+    extra = ""
+    if one["likely_wrong_label"]:
+        why = f": {foreign(one['why'], 200)}" if one["why"] else ""
+        extra += f'<span class="doubt">{words("Likely a wrong label", "标签可能有误")}{why}</span>'
+    if twin := one["near_duplicate"]:
+        label = f"“{foreign(twin['label'], 60)}”"
+        same = words(
+            "Nearly the same in training, labelled {label}:", "训练集中近似的文本，标签为{label}：", label=Html(label)
+        )
+        extra += f'<span class="twin">{same} {foreign(twin["text"], limit)}</span>'
+    cells = [
+        f'<td class="n" data-name="{names[0]}" data-value="{one["confidence"]:.6f}">'
+        f"{words.percent(one['confidence'])}</td>",
+        cell(foreign(one["said"], 60), names[1]),
+        cell(foreign(one["label"], 60), names[2]),
+        f'<td class="text">{foreign(words_of_row, limit)}<span class="notes">{"".join(notes)}</span>{extra}</td>',
+    ]
+    return f'<tr data-label="{labels[one["label"]]}" data-groups="{numbers}"{likely}>{"".join(cells)}</tr>'
+
+
+def _filters(labels: dict[str, str], groups: dict[str, str], words: Words) -> str:
+    """What the script works; hidden as long as there is none."""
+    everything, doubtful = words("all", "全部"), words("likely wrong labels only", "只看可能标错的")
+    fields = [
+        f'<label>{words("Search", "搜索")}<input type="search" data-filter="search" autocomplete="off"></label>',
+        f"<label>{words('Label', '标签')}{_choice('label', labels, everything, words)}</label>",
+        f"<label>{words('Group', '分组')}{_choice('group', groups, everything, words)}</label>" if groups else "",
+        f'<label class="check"><input type="checkbox" data-filter="likely">{doubtful}</label>',
+    ]
+    counted = words("{shown} of {all} shown", "显示 {all} 条中的 {shown} 条", shown="{shown}", all="{all}")
+    count = f'<p class="small found" role="status" data-words="{counted}"></p>'
+    return f'<div class="filters" hidden>{"".join(fields)}{count}</div>\n'
+
+
+def _choice(name: str, values: dict[str, str], everything: str, words: Words) -> str:
+    options = "".join(
+        f'<option value="{number}">{plain(wording.term(value, words.lang), 40)}</option>'
+        for value, number in values.items()
+    )
+    return f'<select data-filter="{name}"><option value="">{everything}</option>{options}</select>'
