@@ -19,14 +19,16 @@ from numpy.typing import NDArray
 
 from jobs import atomic, baselines, data, evidence, mistakes, mistakes_csv, overlap, predictions_parquet, summary, table
 from jobs import suite as suites
-from jobs.classifier import Classifier, Progress
 from jobs.errors import DataError
 from jobs.evidence import HERE, ON_HOST, ROBUSTNESS, Evidence, Robustness, Trained
+from jobs.inference import Progress
 from jobs.label import in_order, label_of
 from jobs.overlap import Overlap
+from jobs.pace import Pace
 from jobs.predictions import Predictions
 from jobs.run_directory import RunDirectory
 from jobs.submission import Submission
+from jobs.wording import Lang
 
 LIMIT_SEED = 0
 
@@ -64,15 +66,17 @@ def on_host(run: RunDirectory, submission: Submission, base_folder: Path) -> Non
     chosen, skipped = evidence.suite_of(
         submission.spec.robustness, splits.label_names, splits.positive_label, test.texts
     )
+    from jobs.classifier import Classifier
+
     model = Classifier.open(
         base_folder, run.adapter, label_names=trained.label_names, tokens_per_batch=submission.spec.tokens_per_batch
     )
     logits = {name: by_part["test"] for name, by_part in references.items()}
-    logits["lora"] = model.logits(test.texts, rows=len(test), progress=_telling("test rows"))
+    logits["lora"] = model.logits(test.texts, rows=len(test), progress=Pace())
     robustness = Robustness(skipped=skipped)
     if chosen is not None:
         answers = {name: by_part[ROBUSTNESS] for name, by_part in references.items() if ROBUSTNESS in by_part}
-        answers["lora"] = model.logits(chosen.texts, rows=len(chosen.texts), progress=_telling("texts of the suite"))
+        answers["lora"] = model.logits(chosen.texts, rows=len(chosen.texts), progress=Pace())
         robustness = Robustness(chosen, answers)
     found = Evidence(
         trained,
@@ -106,6 +110,8 @@ def at_home(run: RunDirectory, submission: Submission, asked: Asked, progress: P
         notes = ["nothing was inferred here: every figure is recomputed from the logits that the host sent"]
         found = rows.evidence(pulled.trained, rows.known, robustness, ON_HOST)
         return Evaluated(summary.summarise(found, run_id=run.run_id), found, tuple(notes))
+    from jobs.classifier import Classifier
+
     model = Classifier.open(
         asked.base,
         run.adapter,
@@ -129,9 +135,9 @@ def at_home(run: RunDirectory, submission: Submission, asked: Asked, progress: P
 
 
 def write_home(
-    run: RunDirectory, folder: Path, evaluated: Evaluated, facts: Mapping[str, Mapping[str, Any]], *, lang: str = "en"
+    run: RunDirectory, folder: Path, evaluated: Evaluated, facts: Mapping[str, Mapping[str, Any]], *, lang: Lang = "en"
 ) -> RunDirectory:
-    """Write metrics.json, predictions.parquet, errors.csv, report.html and the plots below `folder`; the paths written."""
+    """Write metrics.json, predictions.parquet, errors.csv, report.html and plots below `folder`; the paths written."""
     from jobs.report import write_report
 
     written = RunDirectory(folder)
@@ -158,12 +164,12 @@ def write_home(
 
 @dataclass(frozen=True)
 class _Rows:
-    """Texts to be evaluated with their labels truth (N,), what is `known` of them already, by model, and of how many."""
+    """Texts to be evaluated, their labels truth (N,), logits `known` already, by model, and of how many rows they are."""
 
     texts: tuple[str, ...]
     truth: NDArray[np.int64]
     known: Mapping[str, NDArray[np.float32]]
-    overlap: Overlap
+    overlap: Overlap | None
     in_all: int
 
     def evidence(
@@ -178,9 +184,7 @@ def _rows(pulled: Evidence, asked: Asked) -> _Rows:
     came = pulled.predictions
     texts, truth = (came.texts, came.truth) if asked.data is None else _read(asked.data, pulled.trained)
     same = texts == came.texts and np.array_equal(truth, came.truth)
-    rows = _Rows(
-        texts, truth, came.logits if same else {}, pulled.overlap if same else overlap.Overlap({}), len(texts)
-    )  # fmt: skip
+    rows = _Rows(texts, truth, came.logits if same else {}, pulled.overlap if same else None, len(texts))
     if not 0 < asked.limit < len(texts):
         return rows
     chosen = _drawn(truth, asked.limit)
@@ -188,7 +192,7 @@ def _rows(pulled: Evidence, asked: Asked) -> _Rows:
         tuple(texts[row] for row in chosen.tolist()),
         truth[chosen],
         {model: logits[chosen] for model, logits in rows.known.items()},
-        rows.overlap.of(chosen),
+        rows.overlap.of(chosen) if rows.overlap else None,
         len(texts),
     )
 

@@ -16,13 +16,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from jobs import adapter, overlap, predictions, safetensors_file, suite
+from jobs import adapter, overlap, predictions, safetensors_file, suite, suite_labels
 from jobs.errors import BrokenRun, DataError, JobError
 from jobs.overlap import Overlap
 from jobs.predictions import MODEL_TITLES, Predictions
 from jobs.run_directory import RunDirectory
 from jobs.suite import Suite
-from jobs.temperature import HIGHEST, LOWEST
+from jobs.temperature import checked
 
 ON_HOST, HERE = "inferred on host", "inferred here"
 SOURCES = (ON_HOST, HERE)
@@ -63,14 +63,15 @@ class Evidence:
     trained: Trained
     predictions: Predictions
     robustness: Robustness
-    overlap: Overlap
+    overlap: Overlap | None
     source: str
     rows_in_all: int
 
     def save(self, run: RunDirectory) -> None:
         """Write it into the artifacts, all but what the training has written there itself."""
         self.predictions.save(run.predictions)
-        self.overlap.save(run.overlap)
+        if self.overlap is not None:
+            self.overlap.save(run.overlap)
         if self.robustness.suite is not None:
             suite.dump(self.robustness.suite, run.suite)
             safetensors_file.write(run.suite_logits, dict(self.robustness.logits))
@@ -86,7 +87,7 @@ def load(run: RunDirectory, choice: str) -> Evidence:
         trained,
         found,
         _robustness(run, trained, found, choice),
-        overlap.load(run.overlap, rows=found.rows, label_names=found.label_names),
+        overlap.load(run.overlap, found.rows, found.label_names),
         ON_HOST,
         found.rows,
     )
@@ -102,13 +103,13 @@ def suite_of(
     if choice == "no":
         return None, "it was not asked for (robustness: no)"
     if choice == "yes":
-        if suite.answers(label_names, positive_label) is None:
+        if suite_labels.answers(label_names, positive_label or "") is None:
             raise DataError(
                 f"robustness: which of the labels {', '.join(label_names)[:200]} means a good review is not known",
                 hint="robustness: no, or labels such as positive and negative",
             )
         return suite.built_in(), ""
-    reason = suite.applies(label_names, positive_label, texts)
+    reason = suite_labels.applies(label_names, positive_label or "", texts)
     return (None, reason) if reason else (suite.built_in(), "")
 
 
@@ -133,7 +134,8 @@ def read_trained(run: RunDirectory) -> Trained:
     if cut != (decision["threshold"] if decision else None):
         raise BrokenRun(f"{run.training}: another threshold than the adapter's")
     positive = document.get("positive_label")
-    return Trained(tuple(names), positive if positive in names else names[-1], temperatures, decision)
+    positive = positive if isinstance(positive, str) and positive in names else names[-1]
+    return Trained(tuple(names), positive, temperatures, decision)
 
 
 def _robustness(run: RunDirectory, trained: Trained, found: Predictions, choice: str) -> Robustness:
@@ -162,7 +164,8 @@ def _temperatures(listed: Any, path: Path) -> dict[str, dict[str, Any]]:
         match one:
             case {"value": float() as value, "rows": int(rows), "nll_before": float() as before,
                   "nll_after": float() as after} if model in MODEL_TITLES:  # fmt: skip
-                if LOWEST <= value <= HIGHEST and rows > 0 and math.isfinite(before + after):
+                if rows > 0 and math.isfinite(before + after):
+                    checked(value, str(path))
                     found[model] = {"value": value, "rows": rows, "nll_before": before, "nll_after": after}
                     continue
         raise BrokenRun(f"{path}: not the temperature of a model: {one!r:.200}")

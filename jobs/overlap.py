@@ -38,6 +38,11 @@ class Overlap:
 
     twins: Mapping[int, Twin]
 
+    def of(self, rows: NDArray[np.int64]) -> Overlap:
+        """The overlap of a part of the rows, (M,) numbers of them, counted anew."""
+        chosen = enumerate(rows.tolist())
+        return Overlap({place: self.twins[row] for place, row in chosen if row in self.twins})
+
     def save(self, path: Path) -> None:
         """One JSON object a line: {row, text, label}; no line where no row has a twin.  Raises OSError."""
         with atomic.new_file(path) as file:

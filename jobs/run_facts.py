@@ -44,7 +44,7 @@ def of(run: RunDirectory, submission: Submission, evaluated_on: str, notes: Sequ
         },
         "data": {
             **{f"{name} rows": count for name, count in _mapping(told.get("rows")).items()},
-            **{f"{name} file": entry.path for entries in submission.origin.files.items() for name, entry in _named(entries)},
+            **_files(submission),
             **{f"{name} sha256": entry.sha256 for name, entry in submission.inputs.items()},
             "split": json.dumps(submission.origin.split, ensure_ascii=False),
         },
@@ -72,10 +72,13 @@ def of(run: RunDirectory, submission: Submission, evaluated_on: str, notes: Sequ
     }
 
 
-def _named(entries: tuple[str, Sequence[Any]]) -> list[tuple[str, Any]]:
-    """One name a file; a part that came in several files has them numbered."""
-    part, files = entries
-    return [(part if len(files) == 1 else f"{part} {number}", file) for number, file in enumerate(files[:20], 1)]
+def _files(submission: Submission) -> dict[str, str]:
+    """The person's own files, one name each; a part that came in several files has them numbered."""
+    return {
+        f"{part} file" if len(files) == 1 else f"{part} file {number}": file.path
+        for part, files in submission.origin.files.items()
+        for number, file in enumerate(files[:20], 1)
+    }
 
 
 def _told(run: RunDirectory) -> dict[str, Any]:

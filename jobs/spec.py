@@ -20,6 +20,7 @@ BASELINES = ("majority", "tfidf", "frozen")
 TRACKERS = ("tensorboard", "wandb")
 HEAD, HEAD_TAIL, WINDOWS = LONG_TEXTS = ("head", "head_tail", "windows")
 AUTO = "auto"
+NO_GOAL = "none"
 GOAL = re.compile(r"none|accuracy|balanced_accuracy|f1|(?:precision|recall)>=0?\.[0-9]{1,6}\Z")
 # Those of ours steer the run itself.
 VARIABLE = re.compile(r"(?!LAUNCH_)[A-Za-z_][A-Za-z0-9_]{0,99}\Z")
@@ -108,8 +109,8 @@ class Spec:
     head_start: str = _choice("probe", HEAD_STARTS, "classification head: linear probe on the frozen base, or random")
     bf16: str = _choice("auto", ("auto", "yes", "no"), "base in bf16 (auto: on a GPU that has it)")
     baselines: tuple[str, ...] = _words(BASELINES, "what to compare with, on the same rows", BASELINES)
-    threshold_goal: str = _text("none", "of the threshold between two labels: f1, precision>=0.95, ...; none: one half")
-    robustness: str = _choice("auto", ("auto", "yes", "no"), "the suite of Chinese reviews; auto: where it fits the data")
+    threshold_goal: str = _text(NO_GOAL, "what to choose the threshold of two labels for: f1, precision>=0.95, ...")
+    robustness: str = _choice("auto", ("auto", "yes", "no"), "the suite of Chinese reviews; auto: where it fits")
     gpus: int | str = _auto(AUTO, 1, 64, "GPUs of one machine; auto: all of them")
     report_to: tuple[str, ...] = _words((), "trackers", TRACKERS)
     price: float = _number(0.0, 0.0, 1e6, "of an hour of the machine, to tell what the run costs")
@@ -214,7 +215,7 @@ def _template(value: Any, problems: list[str]) -> Any:
 
 
 def _goal(value: Any, problems: list[str]) -> Any:
-    goal = "none" if value is None else value.replace(" ", "") if isinstance(value, str) else value
+    goal = NO_GOAL if value is None else value.replace(" ", "") if isinstance(value, str) else value
     if not isinstance(goal, str) or not GOAL.fullmatch(goal):
         problems.append(
             "threshold_goal: none, accuracy, balanced_accuracy, f1, precision>=0.95 or recall>=0.95 "

@@ -10,10 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from jobs import comparison, figures, metrics, mistakes, robustness, suite, temperature, threshold, wording
+from jobs import comparison, figures, mistakes, robustness, suite_labels, temperature, threshold, wording
 from jobs.errors import BrokenRun, NoData
 from jobs.evidence import SOURCES, Evidence
 from jobs.predictions import MODEL_TITLES, Predictions
+from jobs.probabilities import softmax
 
 SCHEMA = 2
 ONE_CLASS_SHARE = 0.95
@@ -32,6 +33,7 @@ def summarise(evidence: Evidence, *, run_id: str) -> dict[str, Any]:
     if len(names) == 2 and trained.positive_label not in names:
         raise BrokenRun(f"predictions: the positive label {trained.positive_label!r} is not one of {names!r}")
     positive = names.index(trained.positive_label) if len(names) == 2 else None
+    fitted = trained.temperatures.get(predictions.main)
     keys = [key for key in MODEL_TITLES if key in predictions.logits]
     document: dict[str, Any] = {
         "schema": SCHEMA,
@@ -43,15 +45,13 @@ def summarise(evidence: Evidence, *, run_id: str) -> dict[str, Any]:
         "class_counts": {name: int((truth == c).sum()) for c, name in enumerate(names)},
         "positive_label": None if positive is None else names[positive],
         "averaging": "macro" if positive is None else "positive class",
-        "temperature": dict(trained.temperatures[predictions.main]) if predictions.main in trained.temperatures else None,
+        "temperature": dict(fitted) if fitted else None,
         "decision": _decision(evidence, positive),
         "models": [
             {
                 "key": key,
                 "title": MODEL_TITLES[key],
-                "metrics": figures.figures(
-                    truth, predictions.logits[key], names, positive, trained.temperature(key)
-                ),
+                "metrics": figures.figures(truth, predictions.logits[key], names, positive, trained.temperature(key)),
             }
             for key in keys
         ],
@@ -71,7 +71,7 @@ def _decision(evidence: Evidence, positive: int | None) -> dict[str, Any] | None
     if trained.decision is None or positive is None:
         return None
     scaled = temperature.scale(predictions.logits[predictions.main], trained.temperature(predictions.main) or 1.0)
-    probability = metrics.softmax(scaled)[:, positive]  # (N,)
+    probability = softmax(scaled)[:, positive]  # (N,)
     cut = float(trained.decision["threshold"])
     return dict(trained.decision) | {"test": threshold.figures_at(probability, predictions.truth == positive, cut)}
 
@@ -85,7 +85,7 @@ def _robustness(evidence: Evidence) -> dict[str, Any]:
         found.suite,
         found.logits,
         trained.label_names,
-        suite.answers(trained.label_names, trained.positive_label),
+        suite_labels.answers(trained.label_names, trained.positive_label),
         {key: trained.temperature(key) for key in found.logits},
         MODEL_TITLES,
     )
@@ -100,15 +100,12 @@ def _comparison(evidence: Evidence, against: str, positive: int | None) -> dict[
         trained.temperature("lora"), trained.temperature(against),
     )  # fmt: skip
     if found.suite is not None and {"lora", against} <= found.logits.keys():
-        compared["differences"]["robustness"] = robustness.difference(
-            found.suite,
-            found.logits["lora"],
-            found.logits[against],
-            trained.label_names,
-            suite.answers(trained.label_names, trained.positive_label),
-            trained.temperature("lora"),
-            trained.temperature(against),
+        answers = suite_labels.answers(trained.label_names, trained.positive_label)
+        first, second = (
+            robustness.passed(found.suite, found.logits[key], trained.label_names, answers, trained.temperature(key))
+            for key in ("lora", against)
         )
+        compared["differences"]["robustness"] = robustness.difference(found.suite, first, second)
     return compared | {"sentence": wording.comparison_sentence(compared, "en")}
 
 

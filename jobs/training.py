@@ -33,7 +33,6 @@ from jobs import (
     head,
     inference,
     memory,
-    metrics,
     probes,
     provenance,
     ranks,
@@ -48,8 +47,9 @@ from jobs.events import EventLog
 from jobs.evidence import ROBUSTNESS, suite_of
 from jobs.fitting import Encoded, fit
 from jobs.log_line import in_words, say
+from jobs.probabilities import softmax
 from jobs.run_directory import RunDirectory
-from jobs.spec import Spec
+from jobs.spec import NO_GOAL, Spec
 from jobs.submission import Submission
 from jobs.submission import load as load_submission
 from jobs.trackers import Trackers
@@ -86,13 +86,13 @@ def _train(run: RunDirectory, among: ranks.Ranks) -> None:
     with clock.phase("data"):
         splits, empty = _without_empty(data.load_splits(run.root, submission))
         counts = {name: len(split) for name, split in splits.named().items()}
-        if spec.threshold_goal != threshold.NONE and splits.positive_label is None:
-            raise DataError(f"threshold_goal {spec.threshold_goal}: there are {len(splits.label_names)} labels, not two",
-                            hint="threshold_goal: none")  # fmt: skip
+        if spec.threshold_goal != NO_GOAL and splits.positive_label is None:
+            raise DataError(
+                f"threshold_goal {spec.threshold_goal}: there are {len(splits.label_names)} labels, not two",
+                hint="threshold_goal: none",
+            )
         tell(f"data: {in_words(counts)} rows; labels {', '.join(splits.label_names)}")
-        suite, skipped = suite_of(
-            spec.robustness, splits.label_names, splits.positive_label, splits.test.texts
-        )
+        suite, skipped = suite_of(spec.robustness, splits.label_names, splits.positive_label, splits.test.texts)
         if skipped:
             tell(f"robustness: skipped, {skipped}")
         if empty:
@@ -356,7 +356,7 @@ def _temperatures(
     logits = {model: by_part["validation"] for model, by_part in baselines.load(run.baselines).items()}
     logits.pop("majority", None)
     fitted = {model: temperature.fit(some, label_ids) for model, some in (logits | {"lora": own_logits}).items()}
-    return {model: one for model, one in fitted.items() if one is not None}
+    return {model: one.temperature for model, one in fitted.items() if one.temperature is not None}
 
 
 def _decision(
@@ -367,10 +367,10 @@ def _decision(
     label_ids: NDArray[np.int64],
 ) -> dict[str, Any] | None:
     """The threshold that the spec's goal asks for, of the positive label's probability after scaling."""
-    if spec.threshold_goal == threshold.NONE:
+    if spec.threshold_goal == NO_GOAL:
         return None
     scaled = temperature.scale(own_logits, own.value if own else 1.0)
-    chosen = threshold.choose(metrics.softmax(scaled)[:, 1], label_ids == 1, threshold.parse(spec.threshold_goal))
+    chosen = threshold.choose(softmax(scaled)[:, 1], label_ids == 1, threshold.parse(spec.threshold_goal))
     return {"goal": spec.threshold_goal, "threshold": chosen.value, "reached": chosen.reached,
             "validation": chosen.achieved}  # fmt: skip
 

@@ -130,9 +130,7 @@ class Evaluation:
     lang: str = "en"
 
 
-def evaluate(
-    home: HomeRun, settings: Settings, observer: Observer, asked: Evaluation = Evaluation()
-) -> dict[str, Any]:
+def evaluate(home: HomeRun, settings: Settings, observer: Observer, asked: Evaluation = Evaluation()) -> dict[str, Any]:
     """Metrics and the paths of what was written.
 
     Raises VerificationFailed where what lies here is not what a run that succeeded vouches for.

@@ -62,7 +62,7 @@ def _calibration(document: dict[str, Any], figures: dict[str, Any]) -> Iterator[
     )
     if fitted:
         yield (
-            f"Calibration: ECE {figures['raw']['ece']:.3f}, after the temperature {fitted['value']:.2f} from validation "
+            f"Calibration: ECE {figures['raw']['ece']:.3f}, with the temperature {fitted['value']:.2f} from validation "
             f"{block['ece']:.3f}; {least}."
         )
     else:
@@ -70,9 +70,7 @@ def _calibration(document: dict[str, Any], figures: dict[str, Any]) -> Iterator[
 
 
 def _decision(decision: dict[str, Any]) -> str:
-    test = ", ".join(
-        f"{name} {_figure(decision['test'][name])}" for name in ("precision", "recall", "f1") if name in decision["test"]
-    )
+    test = ", ".join(f"{name} {_figure(decision['test'].get(name))}" for name in ("precision", "recall", "f1"))
     reached = "" if decision["reached"] else ", which validation did not reach"
     return f"Threshold {decision['threshold']:.3f} for {decision['goal']}{reached}: on these rows {test}."
 
@@ -81,8 +79,8 @@ def _robustness(found: dict[str, Any]) -> Iterator[str]:
     if "skipped" in found:
         yield f"Robustness: not measured, {found['skipped']}."
         return
-    scores = [f"{one['title']} {_score(one)}" for one in found["models"] if one["key"] != "lora" and one["score"] is not None]
     [main] = [one for one in found["models"] if one["key"] == "lora"]
+    scores = [f"{one['title']} {_score(one)}" for one in found["models"] if one is not main]
     beside = f"; {', '.join(scores)}" if scores else ""
     yield f"Robustness: {_score(main)} of 100 in {found['cases']:,} cases{beside}."
     rates = sorted((one for one in main["categories"] if one["rate"] is not None), key=lambda one: float(one["rate"]))
