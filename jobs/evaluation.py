@@ -164,7 +164,7 @@ def write_home(
 
 @dataclass(frozen=True)
 class _Rows:
-    """Texts to be evaluated, their labels truth (N,), logits `known` already, by model, and of how many rows they are."""
+    """Texts to be evaluated, their labels truth (N,), logits `known` already, by model, and out of how many."""
 
     texts: tuple[str, ...]
     truth: NDArray[np.int64]

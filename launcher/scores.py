@@ -84,7 +84,7 @@ def _robustness(found: dict[str, Any]) -> Iterator[str]:
     beside = f"; {', '.join(scores)}" if scores else ""
     yield f"Robustness: {_score(main)} of 100 in {found['cases']:,} cases{beside}."
     rates = sorted((one for one in main["categories"] if one["rate"] is not None), key=lambda one: float(one["rate"]))
-    if weakest := [f"{one['category']} {100 * one['rate']:.0f} %" for one in rates[:WEAKEST]]:
+    if weakest := [f"{one['category']} ({one['test']}) {100 * one['rate']:.0f} %" for one in rates[:WEAKEST]]:
         yield f"Weakest: {', '.join(weakest)}."
 
 

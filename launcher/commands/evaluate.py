@@ -20,7 +20,7 @@ FILE = click.Path(path_type=Path, exists=True)
     "--suite", type=FILE, metavar="FILE.jsonl", help="Cases (text, label, category) instead of the built-in suite."
 )
 @click.option("--base", type=click.Path(path_type=Path, exists=True, file_okay=False), help="Folder of the base model.")
-@click.option("--limit", type=click.IntRange(min=1), default=0, help="At most so many rows, of every label its share.")
+@click.option("--limit", type=click.IntRange(min=1), help="At most so many rows, of every label its share.")
 @click.option("--pulled", is_flag=True, help="Infer nothing: recompute every figure from the logits that were pulled.")
 @click.option("--rerun", is_flag=True, help="Fetch a base that is not here, and infer again; size and time come first.")
 @click.option("--lang", type=click.Choice(["en", "zh"]), default="en", show_default=True, help="Of the report.")
@@ -33,7 +33,7 @@ def command(
     data: Path | None,
     suite: Path | None,
     base: Path | None,
-    limit: int,
+    limit: int | None,
     pulled: bool,
     rerun: bool,
     lang: str,
@@ -60,10 +60,10 @@ def command(
     if rerun:
         from launcher import rerun as reruns
 
-        if planned := reruns.plan(home, limit):
+        if planned := reruns.plan(home, limit or 0):
             output.observe(Note(planned.in_words()))
             if not yes and not click.confirm("Go on?", err=True):
                 raise click.Abort
-    asked = home_jobs.Evaluation(data, suite, limit, pulled, rerun, lang)
+    asked = home_jobs.Evaluation(data, suite, limit or 0, pulled, rerun, lang)
     evaluated = home_jobs.evaluate(home, app.settings, output.observe, asked)
     output.show(evaluated, lambda console: render(evaluated, console))
