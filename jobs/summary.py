@@ -83,7 +83,7 @@ def _robustness(evidence: Evidence) -> dict[str, Any]:
     trained = evidence.trained
     return robustness.measure(
         found.suite,
-        found.logits,
+        {key: found.logits[key] for key in MODEL_TITLES if key in found.logits},
         trained.label_names,
         suite_labels.answers(trained.label_names, trained.positive_label),
         {key: trained.temperature(key) for key in found.logits},
