@@ -245,11 +245,11 @@ def _interval(suite: Suite, values: NDArray[np.int64]) -> list[float] | None:
 
 
 def _failures(suite: Suite, answered: _Answered, passes: Booleans, label_names: Sequence[str]) -> list[dict[str, Any]]:
-    """The worst failure of every category, then every second-worst, and so on, MOST_FAILURES at most."""
+    """The worst failure of each test of every category, then each second-worst, and so on, MOST_FAILURES at most."""
     badness = _badness(suite, answered)
     ranked = []
-    for groups in _strata(suite).values():
-        failed = [number for number in chain(*groups) if not passes[number]]
+    for numbers in by_category(suite.cases).values():
+        failed = [number for number in numbers if not passes[number]]
         ranked.append(sorted(failed, key=lambda number: -badness[number]))
     in_turn = [number for round_ in zip_longest(*ranked) for number in round_ if number is not None]
     return [_failure(suite.cases[number], number, answered, label_names) for number in in_turn[:MOST_FAILURES]]

@@ -173,7 +173,7 @@ GLAD, ANGRY, ANY = "😊😀🥰👍🎉😍✨😄💕🌟", "😡😞👎😤�
 """Emoji that go with praise, with complaint, and with either; each is one character."""
 
 PRAISE = _lines("""
-非常满意 强烈推荐 五星好评 值得推荐 物超所值 超出预期 真心喜欢 没有让我失望 推荐给大家 必须好评
+非常满意 强烈推荐 五星好评 值得推荐 物超所值 超出预期 真心喜欢 处处都称心 推荐给大家 必须好评
 十分满意的一次体验 给个大大的赞
 """)
 COMPLAINT = _lines("""
