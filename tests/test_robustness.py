@@ -154,6 +154,7 @@ def test_labels_of_a_model_with_many_are_tested_by_their_own_names() -> None:
         Case("3", "topic", INVARIANCE, "?", None, "!"),
     ))  # fmt: skip
     logits = np.array([[0, 3, 0], [0, 0, 3], [3, 0, 0], [0, 0, 3]], np.float32)
+    assert misfits(Suite("own", (Case("1", "x", MINIMUM, "a", "1"),)), ("1.0", "2.0", "3.0"), None) == []
     assert suite.texts == ("goal!", "GOAL!", "!", "?")
     assert passed(suite, logits, ("news", "sport", "art"), None).tolist() == [True, False, False]
     failures = measure(suite, {"lora": logits}, ("news", "sport", "art"), None, {}, TITLES)["failures"]
@@ -301,7 +302,7 @@ def test_failures_say_what_was_expected() -> None:
 
 def test_a_suite_for_other_labels_is_refused_in_words() -> None:
     suite = Suite("own", (Case("1", "x", MINIMUM, "a", "sport"), Case("2", "x", DIRECTION, "b", None, "a", 1)))
-    assert misfits(suite, ("sport", "art"), ANSWERS) == []
+    assert misfits(suite, ("sport", "art"), {"positive": "sport", "negative": "art"}) == []
     assert len(misfits(suite, NAMES, None)) == 2
     with pytest.raises(DataError, match="does not know the label 'sport'"):
         passed(suite, np.zeros((2, 2), np.float32), NAMES, ANSWERS)
@@ -348,6 +349,7 @@ def test_the_figures_of_models_that_know_nothing_are_those_in_the_documentation(
     logits = knowing_nothing()
     document = measure(SUITE, logits, NAMES, ANSWERS, {}, {key: key for key in logits})
     scores = {model["title"]: model["score"] for model in document["models"]}
+    assert f"{len(SUITE.cases):,} cases in 13 categories" in DOCS.read_text("utf-8")
     told = dict(re.findall(r"^\| (\w+ (?:\w+ )?\w+) \| (\d+\.\d) \|", DOCS.read_text("utf-8"), re.M))
     assert told == {title: f"{score:.1f}" for title, score in scores.items()}
     assert max(scores[title] for title in scores if title != "counting words") < 55 < 60 < scores["counting words"] < 75
