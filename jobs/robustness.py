@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from jobs import metrics
 from jobs.errors import BrokenRun, DataError
+from jobs.label import label_of
 from jobs.suite import CALM, DIRECTION, INVARIANCE, MINIMUM, NEGATIVE, POSITIVE, Case, Suite, by_category
 
 MAY_FALL = 0.2
@@ -27,6 +28,7 @@ CALM_BELOW = 0.9
 """The confidence that an answer to nothing stays below."""
 RESAMPLES = 2000
 SEED = 0
+DRAWN_AT_ONCE = 4096
 MOST_FAILURES = 300
 LONGEST_TEXT = 1000
 """Characters of a text in the list of failures; the whole text stands in the suite."""
@@ -74,9 +76,11 @@ def misfits(suite: Suite, label_names: Sequence[str], answers: Mapping[str, str]
 
     answers: the labels that stand for `positive` and `negative` (see `suite_labels`), None where that is not known.
     """
-    used = dict.fromkeys(case.label for case in suite.cases if case.label is not None)
-    unknown = [label for label in used if _column(label, label_names, answers) is None]
-    sentences = [f"the model does not know the label {label!r} of the suite {suite.name}" for label in unknown[:5]]
+    known = _columns(label_names, answers)
+    unknown = dict.fromkeys(case.label for case in suite.cases if case.label is not None and case.label not in known)
+    sentences = [
+        f"the model does not know the label {label!r} of the suite {suite.name}" for label in list(unknown)[:5]
+    ]
     if answers is None and any(case.test == DIRECTION for case in suite.cases):
         sentences.append("direction tests speak of P(positive), and which label is positive is not known")
     return sentences
@@ -153,8 +157,8 @@ def _answered(
     index = suite.index
     after = probabilities[[index[case.text] for case in suite.cases]]
     before = probabilities[[index[case.text if case.original is None else case.original] for case in suite.cases]]
-    columns = [None if case.label is None else _column(case.label, label_names, answers) for case in suite.cases]
-    expected = np.array([-1 if column is None else column for column in columns], np.int64)
+    columns = _columns(label_names, answers)
+    expected = np.array([-1 if case.label is None else columns[case.label] for case in suite.cases], np.int64)
     positive = None if answers is None else list(label_names).index(answers[POSITIVE])
     return _Answered(after, before, np.where(expected < 0, before.argmax(axis=1), expected), positive)
 
@@ -169,10 +173,10 @@ def _check(logits: NDArray[np.float32], shape: tuple[int, int], temperature: flo
         raise BrokenRun(f"robustness: the temperature of {name} must be a number above 0, not {temperature!r}")
 
 
-def _column(label: str, label_names: Sequence[str], answers: Mapping[str, str] | None) -> int | None:
-    """A label of the suite as a column of the logits: the model's own name for it, else what it stands for."""
-    name = label if label in label_names else (answers or {}).get(label)
-    return None if name is None else list(label_names).index(name)
+def _columns(label_names: Sequence[str], answers: Mapping[str, str] | None) -> dict[str, int]:
+    """The logits' column of every label that a case may have: the model's own, and what `answers` names."""
+    named = {label: list(label_names).index(name) for label, name in (answers or {}).items()}
+    return named | {label_of(name): column for column, name in enumerate(label_names)}
 
 
 def _verdicts(suite: Suite, answered: _Answered) -> Booleans:
@@ -227,29 +231,37 @@ def _score(suite: Suite, values: NDArray[np.int64]) -> float | None:
 def _interval(suite: Suite, values: NDArray[np.int64]) -> list[float] | None:
     """95 % interval of `_score`: percentiles of a seeded bootstrap within each category and test; None without cases.
 
-    values (K,) of -1, 0 and 1, so that drawing n cases with replacement is drawing how often each value comes up.
-    Efron & Tibshirani 1993, An Introduction to the Bootstrap, ch. 13.
+    values (K,) of -1, 0 and 1.  Efron & Tibshirani 1993, An Introduction to the Bootstrap, ch. 13.
     """
+    if not suite.cases:
+        return None
     generator = np.random.default_rng(SEED)
     means = []
     for groups in _strata(suite).values():
-        total = np.zeros(RESAMPLES)
-        for numbers in groups:
-            shares = [float((values[numbers] == value).mean()) for value in (-1, 0, 1)]
-            drawn = generator.multinomial(len(numbers), shares, size=RESAMPLES)  # (RESAMPLES, 3)
-            total += drawn[:, 2] - drawn[:, 0]
+        total = np.sum([_resampled_sums(values[numbers], generator) for numbers in groups], axis=0)
         means.append(total / sum(map(len, groups)))
-    if not means:
-        return None
     return [float(bound) for bound in np.quantile(100 * np.mean(means, axis=0), (0.025, 0.975))]
 
 
+def _resampled_sums(values: NDArray[np.int64], generator: np.random.Generator) -> NDArray[np.int64]:
+    """(RESAMPLES,) sums of as many values, of -1, 0 and 1, as there are, drawn with replacement.
+
+    Whole numbers only: a binomial distribution is quicker to draw from, but its logarithms may differ between machines.
+    """
+    rows, losses, wins = len(values), int((values < 0).sum()), int((values > 0).sum())
+    sums = np.zeros(RESAMPLES, np.int64)
+    for start in range(0, rows, DRAWN_AT_ONCE):
+        drawn = generator.integers(rows, size=(RESAMPLES, min(DRAWN_AT_ONCE, rows - start)), dtype=np.uint32)
+        sums += (drawn >= rows - wins).sum(axis=1) - (drawn < losses).sum(axis=1)
+    return sums
+
+
 def _failures(suite: Suite, answered: _Answered, passes: Booleans, label_names: Sequence[str]) -> list[dict[str, Any]]:
-    """The worst failure of every category, then every second-worst, and so on, MOST_FAILURES at most."""
+    """The worst failure of each test of every category, then each second-worst, and so on, MOST_FAILURES at most."""
     badness = _badness(suite, answered)
     ranked = []
-    for groups in _strata(suite).values():
-        failed = [number for number in chain(*groups) if not passes[number]]
+    for numbers in by_category(suite.cases).values():
+        failed = [number for number in numbers if not passes[number]]
         ranked.append(sorted(failed, key=lambda number: -badness[number]))
     in_turn = [number for round_ in zip_longest(*ranked) for number in round_ if number is not None]
     return [_failure(suite.cases[number], number, answered, label_names) for number in in_turn[:MOST_FAILURES]]

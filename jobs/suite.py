@@ -114,6 +114,14 @@ class Suite:
         return digest.hexdigest()
 
 
+def by_category(cases: Iterable[Case]) -> dict[tuple[str, str], list[int]]:
+    """Numbers of the cases by category and test, both in the order in which they first occur."""
+    groups: dict[tuple[str, str], list[int]] = {}
+    for number, case in enumerate(cases):
+        groups.setdefault((case.category, case.test), []).append(number)
+    return groups
+
+
 def built_in() -> Suite:
     """`chinese-reviews`: the same cases in every process.  CPU time well below a second."""
     from jobs import suite_chinese
@@ -190,7 +198,8 @@ def _object(line: str) -> dict[str, Any]:
     try:
         value = json.loads(line, parse_constant=_refused)
     except (ValueError, RecursionError) as error:
-        raise DataError(f"not JSON: {str(error)[:100]}") from error
+        where = f" at character {error.colno}" if isinstance(error, json.JSONDecodeError) else ""
+        raise DataError(f"not JSON: {getattr(error, 'msg', str(error))[:100]}{where}") from error
     if not isinstance(value, dict):
         raise DataError("not an object")
     return value
@@ -271,11 +280,3 @@ def _shown(value: object) -> str:
     """`value` for a message: control characters escaped, never longer than a line."""
     shown = value if isinstance(value, str) and value.isprintable() else ascii(value)
     return shown if len(shown) <= 80 else shown[:77] + "..."
-
-
-def by_category(cases: Iterable[Case]) -> dict[tuple[str, str], list[int]]:
-    """Numbers of the cases by category and test, both in the order in which they first occur."""
-    groups: dict[tuple[str, str], list[int]] = {}
-    for number, case in enumerate(cases):
-        groups.setdefault((case.category, case.test), []).append(number)
-    return groups

@@ -1,8 +1,7 @@
 """The cases of the built-in suite `chinese-reviews`: thirteen categories of about a hundred, in simplified Chinese.
 
 Puts phrases together by a seed: what is said stands in `suite_domains` and `suite_phrases`, how a text is changed in
-`suite_noise`.  Half of every category with labels is positive, half negative, so that a
-model that always says the same can't win there.
+`suite_noise`.  About half of every category with both labels is positive, so that always saying the same does not pay.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ _EMOJI_WAYS = (noise.emoji_for_marks, noise.emoji_between, noise.emoji_at_the_en
 
 
 def cases() -> tuple[Case, ...]:
-    """All of them, category by category; ids come from the contents, so they stay when other cases are added."""
+    """All of them, category by category; ids come from the contents: a case that stays as it is keeps its own."""
     made = {
         "short positive": _short(POSITIVE),
         "short negative": _short(NEGATIVE),

@@ -11,12 +11,19 @@ from collections.abc import Sequence
 from jobs.label import label_of
 from jobs.suite import NEGATIVE, POSITIVE
 
-_PRAISE = frozenset(
-    ["positive", "pos", "good", "like", "liked", "recommend", "recommended", "satisfied", "happy", "favorable", "favourable", "好评", "好評", "好", "正面", "正向", "正", "积极", "積極", "肯定", "推荐", "推薦", "喜欢", "喜歡", "满意", "滿意", "褒义", "褒義", "赞", "讚", "正面评价", "积极评价"]
-)
-_BLAME = frozenset(
-    ["negative", "neg", "bad", "dislike", "disliked", "unsatisfied", "dissatisfied", "unhappy", "unfavorable", "unfavourable", "差评", "差評", "差", "坏", "壞", "负面", "負面", "负向", "負向", "负", "負", "消极", "消極", "否定", "不推荐", "不推薦", "不喜欢", "不喜歡", "不满意", "不滿意", "贬义", "貶義", "踩", "负面评价", "消极评价"]
-)
+
+def _words(block: str) -> frozenset[str]:
+    return frozenset(block.split())
+
+
+_PRAISE = _words("""
+positive pos good like liked recommend recommended satisfied happy favorable favourable 好评 好評 好 正面 正向 正
+积极 積極 肯定 推荐 推薦 喜欢 喜歡 满意 滿意 褒义 褒義 赞 讚 正面评价 积极评价
+""")
+_BLAME = _words("""
+negative neg bad dislike disliked unsatisfied dissatisfied unhappy unfavorable unfavourable 差评 差評 差 坏 壞
+负面 負面 负向 負向 负 負 消极 消極 否定 不推荐 不推薦 不喜欢 不喜歡 不满意 不滿意 贬义 貶義 踩 负面评价 消极评价
+""")
 # The larger praises: 1 of 0 and 1, and the ends of a scale of stars.
 _NUMBERS = (("1", "0"), ("1", "-1"), ("5", "1"))
 SAMPLED_TEXTS, SAMPLED_CHARS = 500, 500

@@ -36,7 +36,7 @@ _LOOK_ALIKES = _pairs("""
 # A mistake in one of these may change what is said.
 _CARRIES_MEANING = frozenset(
     "不没无非未别勿难好坏差烂爱恨值亏赞推荐满失望悔美丑假真香臭甜酸快"
-    "慢贵惠净脏谁都绝最太再佳优劣坑骗垃圾喜欢厌恶烦糟棒上当雷五一零星"
+    "慢贵惠净脏谁都绝最太再佳优劣坑骗垃圾喜欢厌恶烦糟棒上当雷五一零星退白避光"
 )
 _MARKS = re.compile(r"[，。！？；：、～“”（）…—]+")
 _CLAUSE = re.compile(r"[^，。！？；：…]+[，。！？；：…]*")

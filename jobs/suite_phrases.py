@@ -81,7 +81,7 @@ STACKED_BAD = _lines("""
 不是不想给好评，是{subject}{bad}得给不了
 {subject}没有半点{good}可言，不失望是不可能的
 不能假装{subject}不{bad}，不退钱说不过去
-{subject}既不{good}，也没人管，不差评不行
+{subject}既不{good}，也没处说理，不差评不行
 要不是没有零星，我绝不会给{thing}一星，{subject}一点也不{good}
 """)
 
@@ -116,12 +116,12 @@ SLANG_GOOD = _lines("""
 本来没抱希望，结果真香
 被种草了好久，{thing}没让我失望，无限回购的节奏
 {thing}闭眼冲，入股不亏
-破防了，怎么会有{thing}这么好的存在，呜呜呜爱死
-{subject}{good}到跺脚，yyds
+破防了，怎么会有这么好的{thing_bare}，呜呜呜爱死
+{subject}就是yyds，没有对手
 {subject}杀疯了，同行天花板
 {subject}这块儿拿捏得死死的，666
 {subject}巨{good}，姐妹们给我冲
-宝藏啊宝藏，{subject}{good}哭了
+宝藏啊宝藏，这么{good}的{subject}去哪儿找
 xswl，{subject}{good}成这样，商家是做慈善的吧，爱了爱了
 {thing}nb，给跪了
 awsl，{thing}太戳我了
@@ -132,6 +132,30 @@ u1s1，{subject}是真{good}，必须给个好评
 {thing}香爆，谁不冲我都会伤心
 泰裤辣！{subject}{good}得离谱
 神仙{thing_bare}，dna动了，疯狂打call
+救命，{subject}也太会了吧，一秒沦陷
+{thing}是懂我的，拿捏住了
+谁还没冲{thing}啊，不允许你们不知道
+笑不活了，排队两小时我愿称之为值
+真的会爱上{thing}，每一分钱都花在心巴上
+{subject}yyds，别家可以洗洗睡了
+狠狠安利，{thing}给我锁死
+一整个爱住，{subject}{good}得我原地起飞
+这也太绝了，{subject}吊打同行
+绝了家人们，{thing}是真的能处
+不愧是顶流，{subject}没在怕的，稳
+{thing}真心顶，老六都给跪了
+{subject}有亿点点{good}，爱了
+回购到停不下来，钱包已哭晕但我快乐
+gkd，{thing}这样的再来一打
+{subject}格局打开了，respect
+{thing}天花板级别，封神预定
+好家伙，{subject}比卖家秀还能打，真香警告
+mua，{thing}爱死了，十分不嫌多给一百分
+被{thing}圈粉了，死忠粉报到
+听我的，闭眼入{thing}，亏了来打我
+我宣布{thing}是本命，谁赞成谁反对
+{subject}真的很哇塞，尊嘟好评
+芜湖起飞，{subject}{good}，一键三连
 """)
 
 SLANG_BAD = _lines("""
@@ -140,7 +164,7 @@ SLANG_BAD = _lines("""
 {subject}拉胯到家了，下头
 家人们避雷{thing}，血压都上来了
 我真的栓Q，{subject}{bad}成这样
-一整个大无语，{subject}{bad}得没眼看
+一整个大无语，{subject}没眼看
 {thing}翻车现场，果断拔草
 谁懂啊，花钱当了回大冤种
 小丑竟是我自己，居然信了“{ad}”
@@ -159,21 +183,47 @@ xdm快跑，{thing}是个大坑
 u1s1，{subject}真的拉垮，别交智商税
 这波属实是大怨种了，{subject}烂得离谱
 {thing}典中典了，快避坑
+好家伙，{subject}把我整不会了，想退钱
+{thing}是会恶心人的，拉黑了
+cpu都给我干烧了，{subject}能做成这样
+真的会谢，{subject}{bad}到我怀疑人生
+这{thing_bare}狗看了都绕道
+散了吧散了吧，{thing}就是滤镜加营销
+{subject}稀烂，博主恰饭恰得良心不痛吗
+尊嘟假嘟，就这也敢叫“{ad}”，yue了
+花钱买罪受说的就是我，{thing}辣鸡
+{thing}属实摆烂，毁灭吧赶紧的
+无语住了，{subject}{bad}，智商被按在地上摩擦
+大型翻车，{subject}跟宣传的隔着一个银河系
+{thing}败光路人缘，再见不送
+{subject}气得我乳腺疼，再见
+{subject}离大谱，粉转黑
+{thing}主打一个骗，懂的都懂
+{subject}太抽象了，逃
+这届{thing_bare}不行，取关了
+什么冤种才会二进宫，反正不是我
+{thing}是真的狗，一星都给多了
+nbcs，{subject}{bad}，谁爱要谁要
+心态崩了，{subject}{bad}得我想报警
+谢邀，人在现场，{thing}烂到抠脚
+{thing}千年巨坑，全网最下头没有之一
 """)
 
 EMOJI_GOOD = _lines("""
 {subject}👍👍👍 {thing}❤️❤️❤️ {subject}💯 😍😍{subject} 给{thing}比心🫶 {subject}{good}🥰 {thing}🌟🌟🌟🌟🌟 好👏👏👏
-{subject}😋还要再来 🎉{thing}🎉满意
+{subject}😋还要再来 🎉{thing}🎉满意 👍 {thing}：😊😊😊 收到💕💕 谢谢老板🙏❤️ 今天去的，🥳🥳🥳 {subject}🆒👌 一家人都😄😄
+💪{thing}💪🏆 又买了😘 ✅{subject}✅✅
 """)
 EMOJI_BAD = _lines("""
 {subject}👎👎👎 {thing}🤮🤮🤮 {subject}💩 😡😡{subject} 离{thing}远点🚫 {subject}{bad}🙄 {thing}💔💔💔 差😤😤😤
-{subject}😭太失望 ⚠️{thing}⚠️避雷
+{subject}😭太失望 ⚠️{thing}⚠️避雷 👎 {thing}：😠😠😠 收到😡😡 老板你🤡🤡 今天去的，🤬🤬🤬 {subject}🥲💢 一家人都😞😞
+💣{thing}💣☠️ 再也不买😤 ❌{subject}❌❌
 """)
 GLAD, ANGRY, ANY = "😊😀🥰👍🎉😍✨😄💕🌟", "😡😞👎😤💔😠🙁😒😩🤦", "🙂📷📝🕒📦🚗🏠👀🙋📌"
 """Emoji that go with praise, with complaint, and with either; each is one character."""
 
 PRAISE = _lines("""
-非常满意 强烈推荐 五星好评 值得推荐 物超所值 超出预期 真心喜欢 没有让我失望 推荐给大家 必须好评
+非常满意 强烈推荐 五星好评 值得推荐 物超所值 超出预期 真心喜欢 处处都称心 推荐给大家 必须好评
 十分满意的一次体验 给个大大的赞
 """)
 COMPLAINT = _lines("""
