@@ -97,8 +97,9 @@ def compare(contestants: Sequence[Contestant], *, common: bool = False) -> dict[
     truth = first.predictions.truth[selected[0]]
     positive = names.index(first.positive_label) if len(names) == 2 else None
     logits = [_logits(one, names, rows) for one, rows in zip(contestants, selected, strict=True)]
-    notes = [f"{one.name} has no temperature: its ECE is of the probabilities as they are" for one in contestants
-             if one.temperature is None]  # fmt: skip
+    notes = []
+    if unscaled := [one.name for one in contestants if one.temperature is None]:
+        notes.append(f"no temperature is known of {' and '.join(unscaled)}: ECE is of the probabilities as they are")
     if any(len(rows) < one.predictions.rows for one, rows in zip(contestants, selected, strict=True)):
         counts = ", ".join(f"{one.predictions.rows:,} of {one.name}" for one in contestants)
         notes.insert(0, f"compared on the {len(truth):,} rows that all have, of {counts}")
