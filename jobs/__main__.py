@@ -101,7 +101,18 @@ def merge(run: RunDirectory, options: argparse.Namespace) -> dict[str, Any]:
     return vars(merging.merge(run, Path(options.base), Path(options.out), options.dtype))
 
 
-VERBS = {"fetch": fetch, "train": train, "finish": finish, "evaluate": evaluate, "merge": merge}
+def compare(run: RunDirectory, options: argparse.Namespace) -> dict[str, Any]:
+    """At home: this run and others on the same rows, from the logits that lie here."""
+    from jobs import side_by_side
+
+    runs = [run, *(RunDirectory(Path(os.path.abspath(folder))) for folder in options.against)]
+    ids = [one.run_id for one in runs]
+    names = [one.run_id if ids.count(one.run_id) == 1 else str(one.root) for one in runs]
+    contestants = [side_by_side.read(one, name, options.evaluated_on) for one, name in zip(runs, names, strict=True)]
+    return side_by_side.compare(contestants, common=options.common)
+
+
+VERBS = {"fetch": fetch, "train": train, "finish": finish, "evaluate": evaluate, "merge": merge, "compare": compare}
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -117,6 +128,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--title", default="", help="evaluate: what that file is called in the report")
     parser.add_argument("--out", help="evaluate: folder for metrics, predictions and report; merge: for the model")
     parser.add_argument("--dtype", default="float32", help="merge: what the weights are saved in")
+    parser.add_argument("--against", action="append", default=[], help="compare: another run's folder; may be repeated")
+    parser.add_argument("--evaluated-on", default="", help="compare: the name of one of the runs' other evaluations")
+    parser.add_argument("--common", action="store_true", help="compare: only the rows that all runs have")
     parser.add_argument("--reply", type=Path, help="file for the outcome as JSON")
     options = parser.parse_args(argv)
     # Read when torch is loaded.  Where other work shares the cores, OpenMP's threads would spin for each other,

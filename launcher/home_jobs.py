@@ -39,10 +39,11 @@ class HomeRun:
     adopted: bool = False
 
 
-def find(argument: str | None, ledger: Ledger, *, base: Path | None = None) -> HomeRun:
+def find(argument: str | None, ledger: Ledger, *, base: Path | None = None, needs_base: bool = True) -> HomeRun:
     """The run directory that `argument` names: a folder, else a run of the ledger that was pulled.
 
-    The base is `base`, else the folder it was submitted from if not a byte of it changed, else the Hub's local cache.
+    The base is `base`, else the folder it was submitted from if not a byte of it changed, else the Hub's local cache;
+    it is not looked for, which may take reading all of it, unless it `needs_base`.
     """
     record: Record | None = None
     folder = Path(argument) if argument is not None else None
@@ -65,11 +66,13 @@ def find(argument: str | None, ledger: Ledger, *, base: Path | None = None) -> H
     # The laptop's own memory comes first: what a host says about the base or the data is not evidence.
     submission = record.submission if record else load_submission(run.spec)
     sources = record.sources if record else {}
-    model = _hub_base(submission, run)
+    if base is None and needs_base:
+        model = _hub_base(submission, run)
+        base = _own_base(submission, sources) or (model.cached() if model else None)
     return HomeRun(
         run=run,
         submission=submission,
-        base=base or _own_base(submission, sources) or (model.cached() if model else None),
+        base=base,
         sources=sources,
         adopted=record.adopted if record else run.adopted.exists(),
     )
@@ -135,7 +138,7 @@ def evaluate(home: HomeRun, settings: Settings, observer: Observer, asked: Evalu
 
     Raises VerificationFailed where what lies here is not what a run that succeeded vouches for.
     """
-    _require_vouched_for(home)
+    _require_vouched_for(home, "evaluated")
     if asked.pulled:
         home = replace(home, base=None)
     elif home.base is None and asked.rerun:
@@ -210,13 +213,13 @@ def _inside(run: RunDirectory, place: Path) -> Path:
     return place
 
 
-def _require_vouched_for(home: HomeRun) -> None:
+def _require_vouched_for(home: HomeRun, done: str) -> None:
     """Figures of another adapter than the one that was trained would be worse than none."""
     from jobs import verification
 
     if wrong := [check for check in verification.vouched_for(home.run, home.submission) if check.status != "pass"]:
         raise VerificationFailed(
-            f"{home.run.run_id} is not evaluated: {wrong[0].id}: {wrong[0].detail}",
+            f"{home.run.run_id} is not {done}: {wrong[0].id}: {wrong[0].detail}",
             hint=f"launch verify {home.run.root}",
         )
 
@@ -225,6 +228,39 @@ def merge(home: HomeRun, workspace: Path, folder: Path, dtype: str, observer: Ob
     """Adapter and base as one model in the empty `folder`, proven there; what was written, and how far it is off."""
     options = ["--base", str(home.base), "--out", str(folder), "--dtype", dtype]
     return _job("merge", home, workspace, options, observer)
+
+
+def compare(
+    homes: Sequence[HomeRun], workspace: Path, observer: Observer, *, data: str = "", common: bool = False
+) -> dict[str, Any]:
+    """Figures of the runs side by side and each against the first, from the logits that lie here.
+
+    `data` is a file that all of them were evaluated on, by its name; `common` leaves out rows that one of them lacks.
+    Raises VerificationFailed as `evaluate` does, LaunchError where a run was not evaluated on that file.
+    """
+    for home in homes:
+        _require_vouched_for(home, "compared")
+    options = [option for home in homes[1:] for option in ("--against", str(home.run.root))]
+    if data:
+        options.append(f"--evaluated-on={_evaluated_on(homes, data)}")
+    return _job("compare", homes[0], workspace, [*options, *(["--common"] if common else [])], observer)
+
+
+def _evaluated_on(homes: Sequence[HomeRun], data: str) -> str:
+    """The name of all runs' evaluations on `data`, which may be a file's name, with its ending or without it."""
+    names = [name for name in (Path(data).name, Path(data).stem) if name not in ("", "..")]
+    lacking = homes[0].run
+    for name in names:
+        folders = [RunDirectory(_inside(home.run, home.run.evaluations / name)) for home in homes]
+        missing = [home.run for home, folder in zip(homes, folders, strict=True) if not folder.home_metrics.is_file()]
+        if not missing:
+            return name
+        lacking = missing[0]
+    raise LaunchError(
+        f"{lacking.run_id} was not evaluated here on {data!r}",
+        hint=f"launch evaluate {lacking.run_id} --data FILE",
+        code="not_found",
+    )
 
 
 def _job(verb: str, home: HomeRun, workspace: Path, options: Sequence[str], observer: Observer) -> dict[str, Any]:

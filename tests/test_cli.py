@@ -39,6 +39,8 @@ def test_dry_run_plans_and_sends_nothing(cli: Cli) -> None:
         (["pull", "x"], 4, "run_not_found"),
         (["verify", "x"], 4, "run_not_found"),
         (["evaluate", "x"], 4, "run_not_found"),
+        (["compare", "x", "y"], 4, "run_not_found"),
+        (["compare", "x"], 2, "usage"),
         (["publish", "x", "me/x", "--dry-run"], 4, "run_not_found"),
         (["publish", "x", "nobody"], 2, "usage"),
     ],

@@ -1,0 +1,251 @@
+"""Several runs beside each other on the same rows, from logits that lie here; never asks a model.
+
+Owns which rows are the same and what is said about the runs; the figures stand in `figures` and `comparison`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from jobs import evaluation, predictions_parquet, robustness_record
+from jobs import predictions as predictions_csv
+from jobs import temporary_figures as comparison
+from jobs import temporary_figures as figures
+from jobs.errors import BrokenRun, DataError
+from jobs.predictions import Predictions
+from jobs.robustness_record import RobustnessRecord
+from jobs.run_directory import RunDirectory
+from jobs.summary import p_value
+
+HERE, PULLED = "evaluated here", "evaluated on its host"
+_DIFFERENCES = {"auc_roc": ("AUC", "{:+.3f}"), "ece": ("ECE", "{:+.3f}"), "robustness": ("Robustness", "{:+.1f}")}
+_BETTER = {"auc_roc": 1, "ece": -1, "robustness": 1}
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """A run's name, its predictions, and what its metrics.json says that the logits don't."""
+
+    name: str
+    predictions: Predictions
+    positive_label: str
+    temperature: float | None
+    robustness: RobustnessRecord | None
+    source: str
+
+    @property
+    def rows(self) -> list[tuple[str, str]]:
+        """Text and label of every row."""
+        names = self.predictions.label_names
+        labels = (names[number] for number in self.predictions.truth.tolist())
+        return list(zip(self.predictions.texts, labels, strict=True))
+
+
+def read(run: RunDirectory, name: str, evaluated_on: str = "") -> Contestant:
+    """A run, called `name`: as it was last evaluated here, else as it came; or as evaluated on another file.
+
+    Raises BrokenRun where what lies there can't be read, DataError where nothing does.
+    """
+    here = RunDirectory(run.evaluations / evaluated_on) if evaluated_on else run
+    if here.home_predictions.exists():
+        loaded, metrics, source = predictions_parquet.load(here.home_predictions), here.home_metrics, HERE
+    elif here.earlier_home_predictions.exists():
+        loaded, metrics, source = predictions_csv.load(here.earlier_home_predictions), here.home_metrics, HERE
+    elif not evaluated_on:
+        loaded, metrics, source = predictions_csv.load(run.predictions), run.metrics, PULLED
+    else:
+        raise DataError(f"{here.root}: no predictions", hint=f"launch evaluate {name} --data FILE")
+    trained, document = evaluation.read_trained(run), _document(metrics)
+    if set(loaded.label_names) != set(trained.label_names):
+        raise BrokenRun(f"{here.root}: predictions of {_listed(loaded.label_names)}, trained on "
+                        f"{_listed(trained.label_names)}")  # fmt: skip
+    return Contestant(
+        name,
+        loaded,
+        trained.positive_label,
+        _temperature(document),
+        robustness_record.of(document),
+        source,
+    )
+
+
+def compare(contestants: Sequence[Contestant], *, common: bool = False) -> dict[str, Any]:
+    """Figures of every run and each of the others against the first, on the rows that all of them have.
+
+    {rows, label_names, positive_label, runs: [{run, source, rows, temperature, figures, robustness}], comparisons:
+    [as in docs/evaluation.md, `model` and `against` are runs, and `sentences`], notes}.  Raises DataError where the
+    labels differ, or the rows, and not only the `common` ones were asked for.
+    """
+    first = contestants[0]
+    names = first.predictions.label_names
+    for other in contestants[1:]:
+        if set(other.predictions.label_names) != set(names):
+            raise DataError(
+                f"{first.name} and {other.name} have different labels: {_listed(names)}; "
+                f"{_listed(other.predictions.label_names)}",
+                hint="only runs of one task can be compared",
+            )
+    selected = _same_rows(contestants, common=common)
+    truth = first.predictions.truth[selected[0]]
+    positive = names.index(first.positive_label) if len(names) == 2 else None
+    logits = [_logits(one, names, rows) for one, rows in zip(contestants, selected, strict=True)]
+    notes = []
+    if unscaled := [one.name for one in contestants if one.temperature is None]:
+        notes.append(f"no temperature is known of {' and '.join(unscaled)}: ECE is of the probabilities as they are")
+    if any(len(rows) < one.predictions.rows for one, rows in zip(contestants, selected, strict=True)):
+        counts = ", ".join(f"{one.predictions.rows:,} of {one.name}" for one in contestants)
+        notes.insert(0, f"compared on the {len(truth):,} rows that all have, of {counts}")
+    comparisons = []
+    for other, its_logits in zip(contestants[1:], logits[1:], strict=True):
+        found = comparison.compare(truth, its_logits, logits[0], positive, other.temperature, first.temperature)
+        robustness = _robustness(other, first)
+        if isinstance(robustness, str):
+            notes.append(f"robustness of {other.name} and {first.name} is not compared: {robustness}")
+        found["differences"] = {
+            **found["differences"], "robustness": None if isinstance(robustness, str) else robustness,
+        }  # fmt: skip
+        comparisons.append(_named(found, other.name, first.name))
+    return {
+        "rows": len(truth),
+        "label_names": list(names),
+        "positive_label": None if positive is None else names[positive],
+        "runs": [
+            _standing(one, figures.figures(truth, its_logits, names, positive, one.temperature))
+            for one, its_logits in zip(contestants, logits, strict=True)
+        ],
+        "comparisons": comparisons,
+        "notes": notes,
+    }
+
+
+# --- The same rows
+
+
+def _same_rows(contestants: Sequence[Contestant], *, common: bool) -> list[NDArray[np.int64]]:
+    """For each run the numbers of the rows that all have, in one order for all; equal rows stand for each other."""
+    rows = [one.rows for one in contestants]
+    counts = [Counter(one) for one in rows]
+    shared = counts[0]
+    for one in counts[1:]:
+        shared = shared & one
+    if not common:
+        for contestant, one in zip(contestants[1:], counts[1:], strict=True):
+            if one != counts[0]:
+                raise _different(contestants[0], contestant, counts[0], one)
+    if not shared:
+        raise DataError("the runs have no row in common", hint=_on_one_file(contestants[0].name, contestants[1].name))
+    return [_taken(one, shared) for one in rows]
+
+
+def _taken(rows: list[tuple[str, str]], shared: Counter[tuple[str, str]]) -> NDArray[np.int64]:
+    left, taken = Counter(shared), []
+    for number, row in enumerate(rows):
+        if left[row]:
+            left[row] -= 1
+            taken.append(number)
+    return np.array(sorted(taken, key=rows.__getitem__), np.int64)
+
+
+def _different(one: Contestant, other: Contestant, rows: Counter[Any], other_rows: Counter[Any]) -> DataError:
+    shared = (rows & other_rows).total()
+    texts, other_texts = (Counter(text for text, _ in counted.elements()) for counted in (rows, other_rows))
+    relabelled = (texts & other_texts).total() - shared
+    return DataError(
+        f"{one.name} and {other.name} were evaluated on different rows: {rows.total():,} and {other_rows.total():,}, "
+        f"{shared:,} in both" + (f"; {relabelled:,} more have other labels" if relabelled else ""),
+        hint=_on_one_file(one.name, other.name) + "; --common compares on the rows that all have",
+    )
+
+
+def _on_one_file(one: str, other: str) -> str:
+    return (
+        f"launch evaluate {one} --data FILE; launch evaluate {other} --data FILE; "
+        f"launch compare {one} {other} --data FILE"
+    )
+
+
+def _logits(one: Contestant, names: Sequence[str], rows: NDArray[np.int64]) -> NDArray[np.float32]:
+    """(N, C) of the run's model, with the labels in the order of `names`."""
+    columns = [one.predictions.label_names.index(name) for name in names]
+    return one.predictions.logits[one.predictions.main][rows][:, columns]
+
+
+# --- Words and documents
+
+
+def _standing(one: Contestant, known: dict[str, Any]) -> dict[str, Any]:
+    record = one.robustness
+    return {
+        "run": one.name,
+        "source": one.source,
+        "rows": one.predictions.rows,
+        "temperature": one.temperature,
+        "figures": known,
+        "robustness": record and {"sha256": record.sha256, "score": record.score, "interval": list(record.interval)},
+    }
+
+
+def _robustness(one: Contestant, other: Contestant) -> dict[str, Any] | str:
+    """The paired difference of the scores, or why there is none."""
+    missing = [contestant.name for contestant in (one, other) if contestant.robustness is None]
+    if one.robustness is None or other.robustness is None:
+        return f"none is known of {' and '.join(missing)}"
+    cases = robustness_record.paired(one.robustness, other.robustness)
+    if isinstance(cases, str):
+        return cases
+    difference, interval = comparison.paired_difference(*cases)
+    return {"difference": difference, "interval": list(interval)}
+
+
+def _named(found: dict[str, Any], model: str, against: str) -> dict[str, Any]:
+    low, high = found["difference_interval"]
+    points = f"{100 * abs(found['accuracy_difference']):.1f} points"
+    says = {
+        "better": f"{model} beats {against} by {points} of accuracy",
+        "worse": f"{model} is {points} of accuracy below {against}",
+    }.get(found["verdict"], f"{model} and {against} can't be told apart by accuracy")
+    sentence = (
+        f"{says} (95 % interval of the difference {100 * low:+.1f} to {100 * high:+.1f} points; right alone on "
+        f"{found['wins']:,} rows, wrong alone on {found['losses']:,}; McNemar {p_value(found['mcnemar_p'])})."
+    )
+    others = [_difference(key, value, model, against) for key, value in found["differences"].items() if value]
+    return {**found, "model": model, "against": against, "title": against, "sentence": sentence,
+            "sentences": [sentence, *others]}  # fmt: skip
+
+
+def _difference(key: str, value: dict[str, Any], model: str, against: str) -> str:
+    name, form = _DIFFERENCES[key]
+    low, high = value["interval"]
+    sign = _BETTER[key] * ((low > 0) - (high < 0))
+    verdict = {1: f"better for {model}", -1: f"worse for {model}"}.get(sign, "no clear difference")
+    between = f"95 % interval {form.format(low)} to {form.format(high)}"
+    return f"{name} of {model} less that of {against}: {form.format(value['difference'])} ({between}); {verdict}."
+
+
+def _document(path: Path) -> dict[str, Any]:
+    """A metrics.json; empty where it can't be read, as it only adds to the logits."""
+    try:
+        document = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return document if isinstance(document, dict) else {}
+
+
+def _temperature(document: dict[str, Any]) -> float | None:
+    match document.get("temperature"):
+        case {"value": int() | float() as value} if 1e-3 < value < 1e3:
+            return float(value)
+    return None
+
+
+def _listed(names: Sequence[str]) -> str:
+    shown = ", ".join(repr(name[:40]) for name in names[:8])
+    return shown + (", …" if len(names) > 8 else "")
