@@ -32,7 +32,7 @@ class Style:
 STYLES = {
     "lora": Style("#0b6b7d", "#5cc4d6", 2.2, (), "circle"),
     "tfidf": Style("#b4530a", "#f2a765", 1.5, (6, 2.5), "square"),
-    "frozen_head": Style("#6d4bb8", "#bda6f7", 1.5, (2.5, 2), "diamond"),
+    "frozen_head": Style("#6d4bb8", "#bda6f7", 1.5, (7, 2.5, 1.5, 2.5), "diamond"),
     "majority": Style("#6b7280", "#9aa5af", 1.3, (1, 2.5), "cross"),
     "guide": Style("#5b6570", "#9aa5af", 1.0, (4, 3), "circle"),
 }

@@ -9,7 +9,7 @@ from jobs.chart import STYLES, Axis, Boxes, Caption, Chart, Dots, Floats, Layer,
 from jobs.report_html import Html, plain
 
 WIDTH = 360
-_LEFT, _RIGHT, _TOP, _BETWEEN, _TICKS, _LABEL = 40, 8, 6, 10, 17, 17
+_LEFT, _RIGHT, _TOP, _BETWEEN, _TICKS, _LABEL = 40, 14, 6, 10, 17, 17
 _NAME_WIDTH = 54
 _MARK = 3.2
 # A line that leaves what can be drawn at all would be an endless number in the page.
@@ -53,15 +53,14 @@ def rules() -> str:
 
 
 def _panel(panel: Panel, top: float, height: float, last: bool) -> str:
-    left, right, bottom = float(_LEFT if panel.y.ticks else _RIGHT), float(WIDTH - _RIGHT), top + height
+    left, right, bottom = float(_LEFT if panel.y.ticks else 8), float(WIDTH - _RIGHT), top + height
     across, up = _scale(panel.x, left, right), _scale(panel.y, bottom, top)
     parts = []
     for tick in panel.x.ticks:
         x = across(tick)
         parts.append(f'<path class="grid" d="M{x:.1f} {top:.1f}V{bottom:.1f}"/>')
         if last:
-            anchor = "end" if x > right - 8 else "middle"
-            parts.append(_word(panel.x.shown(tick), min(x, right + 4), bottom + 14, anchor))
+            parts.append(_word(panel.x.shown(tick), x, bottom + 14, "middle"))
     for tick in panel.y.ticks:
         y = up(tick)
         parts.append(f'<path class="grid" d="M{left:.0f} {y:.1f}H{right:.1f}"/>')

@@ -115,19 +115,42 @@ def _charts(
 def _charted(figure: Figure, charts: Sequence[Chart]) -> None:
     """Charts side by side, all with the same panels."""
     heights = [panel.height for panel in charts[0].panels]
-    figure.set_figheight(_WIDTH * sum(heights) + 0.9)
+    figure.set_figheight(_WIDTH * sum(heights) + 0.8 + 0.18 * len(charts[0].legend))
     grid = figure.subplots(len(heights), len(charts), squeeze=False, height_ratios=heights, sharex="col")
     for column, chart in enumerate(charts):
         for row, panel in enumerate(chart.panels):
             _panel(grid[row][column], panel, last=panel is chart.panels[-1])
         top: Any = grid[0][column]
         top.set_title(chart.title)
-        for style, title, value in chart.legend:
-            look = STYLES[style]
-            top.plot([], [], color=look.light, linewidth=look.width, dashes=look.dashes or (None, None),
-                     marker=_MARKERS[look.marker], markersize=4, label=f"{title}: {value}")  # fmt: skip
-        if chart.legend:
-            top.legend(loc="upper left", bbox_to_anchor=(0, -0.16 if len(heights) == 1 else -0.5))
+    _legend(figure, charts[0])
+
+
+def _legend(figure: Figure, chart: Chart) -> None:
+    """Below the chart: the line or the mark, whichever a model has in it."""
+    from matplotlib.lines import Line2D
+
+    layers = [layer for panel in chart.panels for layer in panel.layers]
+    lined = {layer.style for layer in layers if isinstance(layer, Line)}
+    dotted = {layer.style for layer in layers if isinstance(layer, Dots) and not layer.hollow}
+    handles = []
+    for style, title, value in chart.legend:
+        look = STYLES[style]
+        marker = _MARKERS[look.marker] if style in dotted or style not in lined else ""
+        line: Any = (0, look.dashes or None) if style in lined else "none"
+        handles.append(
+            Line2D(
+                [],
+                [],
+                color=look.light,
+                linewidth=look.width,
+                linestyle=line,
+                marker=marker,
+                markersize=4,
+                label=f"{title}: {value}",
+            )  # fmt: skip
+        )
+    if handles:
+        figure.legend(handles=handles, loc="outside lower left")
 
 
 def _panel(axes: Axes, panel: Panel, *, last: bool) -> None:
@@ -150,8 +173,8 @@ def _layer(axes: Axes, layer: Layer, names: list[str]) -> None:
     match layer:
         case Line(x, y, style, faint):
             look = STYLES[style]
-            axes.plot(*thinned(x, y), color=look.light, linewidth=look.width, dashes=look.dashes or (None, None),
-                      alpha=0.45 if faint else 1)  # fmt: skip
+            axes.plot(*thinned(x, y), color=look.light, linewidth=0.7 if faint else look.width,
+                      dashes=look.dashes or (None, None), alpha=0.45 if faint else 1)  # fmt: skip
         case Boxes(x0, y0, x1, y1, style):
             axes.bar(x0, y1 - y0, x1 - x0, y0, align="edge", color=STYLES[style].light, alpha=0.26, edgecolor="white")
         case Dots(x, y, style, hollow):

@@ -12,7 +12,7 @@ from typing import Any
 from jobs import atomic, chart_svg, plots
 from jobs.chart import Chart
 from jobs.predictions import Predictions
-from jobs.report_calibration import calibration_section
+from jobs.report_calibration import calibration_section, risk_figure
 from jobs.report_charts import precision_recall, roc
 from jobs.report_errors import errors_section
 from jobs.report_html import Html, Words, figure, plain, section, text
@@ -92,6 +92,7 @@ def _curves(summary: dict[str, Any], predictions: Predictions, words: Words) -> 
             words,
         ),
         confusion_figure(summary, words),
+        risk_figure(summary, words),
     ]
     return section(
         "curves", words("Curves and confusion", "曲线与混淆矩阵"), f'<div class="plots">{"".join(figures)}</div>'

@@ -6,7 +6,7 @@ from typing import Any
 
 from jobs import chart_svg
 from jobs.report_charts import block, reliability, risk_coverage
-from jobs.report_html import Html, Words, cell, column, figure, folded, paragraph, row_head, section, table
+from jobs.report_html import Html, Words, cell, column, figure, heading, paragraph, row_head, section, table
 from jobs.report_legend import legend
 from jobs.wording import METRICS, main_model, number
 
@@ -14,20 +14,25 @@ _ERRORS = ("ece", "ece_equal_mass", "ece_class", "ece_artifact")
 
 
 def calibration_section(summary: dict[str, Any], words: Words) -> Html:
-    """Reliability before and after the temperature, what the error is by each definition, and risk against coverage."""
+    """Reliability before and after the temperature, and what the error is by each definition."""
     main = main_model(summary)["metrics"]
     figures = [_reliability(summary, "raw", words)]
     if main["scaled"]:
         figures.append(_reliability(summary, "scaled", words))
-    if (chart := risk_coverage(summary, words)) is not None:
-        figures.append(figure(chart.title, legend(chart) + chart_svg.draw(chart), _risk_words(summary, words)))
     return section(
         "calibration",
         words("Confidence", "置信度"),
         paragraph(_temperature(summary, words)),
         f'<div class="plots">{"".join(figures)}</div>',
-        folded(words("Which ECE is this?", "这是哪一种 ECE？"), *_which_ece(summary, words)),
+        heading(words("Which ECE is this?", "这是哪一种 ECE？")),
+        *_which_ece(summary, words),
     )
+
+
+def risk_figure(summary: dict[str, Any], words: Words) -> Html:
+    """How many errors there are among the rows that are answered, if the least confident ones are not."""
+    chart = risk_coverage(summary, words)
+    return figure(chart.title, legend(chart) + chart_svg.draw(chart), _risk_words(summary, words)) if chart else Html()
 
 
 def _reliability(summary: dict[str, Any], key: str, words: Words) -> Html:

@@ -128,7 +128,7 @@ def robustness(document: dict[str, Any], words: Words) -> Chart | None:
     main = next((model for model in models if model["key"] == "lora"), models[0])
     categories = main["categories"]
     places = {one["category"]: float(len(categories) - 1 - row) for row, one in enumerate(categories)}
-    layers: list[Layer] = [Caption(0, place + 0.62, name) for name, place in places.items()]
+    layers: list[Layer] = [Caption(0, place + 0.62, wording.term(name, words.lang)) for name, place in places.items()]
     own = [one for one in categories if one["rate"] is not None]
     heights = np.array([places[one["category"]] for one in own], np.float64)
     rates = np.array([one["rate"] for one in own], np.float64)
@@ -234,7 +234,10 @@ def _curve(predictions: Predictions, key: str, positive: str | None, points: Cou
         return points(predictions.truth == index, odds[:, index])
     present = [c for c in range(len(names)) if 0 < np.count_nonzero(predictions.truth == c) < predictions.rows]
     curves = [points(predictions.truth == c, odds[:, c]) for c in present]
-    return _GRID, np.mean([np.interp(_GRID, *curve) for curve in curves], axis=0)
+    mean = np.mean([np.interp(_GRID, *curve) for curve in curves], axis=0)
+    # Several points lie at 0: the first of them is where the curves begin.
+    start = np.mean([curve[1][0] for curve in curves])
+    return np.concatenate([[0.0], _GRID]), np.concatenate([[start], mean])
 
 
 def _roc_points(positive: npt.NDArray[np.bool_], score: npt.NDArray[Any]) -> Curve:
@@ -250,6 +253,8 @@ def _roc_points(positive: npt.NDArray[np.bool_], score: npt.NDArray[Any]) -> Cur
 def _pr_points(positive: npt.NDArray[np.bool_], score: npt.NDArray[Any]) -> Curve:
     """Recall and precision at every threshold, recall rising to 1; rows of the positive kind are needed."""
     true, all_said = _counted(positive, score)
+    # Before the first positive row there is no recall that a precision could belong to.
+    true, all_said = true[true > 0], all_said[true > 0]
     precision = true / all_said
     return np.concatenate([[0.0], true / true[-1]]), np.concatenate([precision[:1], precision])
 

@@ -20,6 +20,7 @@ from jobs.report_html import (
     heading,
     paragraph,
     plain,
+    row_head,
     section,
     table,
     text,
@@ -46,7 +47,7 @@ def errors_section(summary: dict[str, Any], predictions: Predictions, words: Wor
         wrong=number(errors["wrong"]),
         rows=number(summary["rows"]),
         confident=number(errors["confident"]),
-        sure=words.percent(errors["confidence_from"]),
+        sure=words.sentence(f"{100 * errors['confidence_from']:g}{wording.unit(words.lang)}"),
         likely=number(errors["likely_wrong_labels"]),
     )
     return section("errors", title, paragraph(said), _groups(errors, words), _rows(errors, summary, predictions, words))
@@ -61,23 +62,24 @@ def _groups(errors: dict[str, Any], words: Words) -> str:
         words("Confident", "高置信错误"),
         words("Error rate", "错误率"),
     )
-    header = [column(words("Group", "分组")), *(column(name, "n") for name in names)]
+    header = [column(words("By", "分组依据")), column(words("Group", "分组")), *(column(name, "n") for name in names)]
     rows, last = [], ""
+    most = max((one["error_rate"] or 0.0 for one in errors["groups"]), default=0.0) or 1.0
     for one in errors["groups"][:MAX_GROUPS]:
         by = wording.term(str(one["by"]), words.lang)
-        first, last = by != last, by
+        repeated, last = by == last, by
         interval = f'<span class="interval">{words.span(one["interval"], share=True)}</span>' if one["interval"] else ""
         rate = one["error_rate"]
-        name = f'<span class="by">{text(by)}</span> {foreign(wording.term(str(one["name"]), words.lang), 80)}'
         rows.append(
             [
-                Html(f'<th scope="row"{" class=first" if first else ""}>{name}</th>'),
+                Html(f'<th scope="row" class="{"by again" if repeated else "by"}">{text(by)}</th>'),
+                row_head(foreign(wording.term(str(one["name"]), words.lang), 80)),
                 *(
                     cell(number(one[key]), column_name, "n")
                     for key, column_name in zip(("rows", "wrong", "confident"), names, strict=False)
                 ),
                 Html(
-                    f'<td class="n bar" data-name="{names[3]}" style="--share: {rate or 0:.3f}">'
+                    f'<td class="n bar" data-name="{names[3]}" style="--share: {(rate or 0) / most:.3f}">'
                     f"{words.percent(rate)}{interval}</td>"
                 ),
             ]
@@ -108,7 +110,7 @@ def _rows(errors: dict[str, Any], summary: dict[str, Any], predictions: Predicti
     ]
     body = "\n".join(_row(one, predictions.texts[one["row"]], limit, labels, groups, names, words) for one in shown)
     note = words(
-        "{shown} of {wrong} errors, the most confident first. predictions has every row; # is its number there.",
+        "{shown} of {wrong} errors, the most confident first. All are in the predictions file; # is the row there.",
         "共 {wrong} 个错误，列出 {shown} 个，按置信度由高到低。全部行见 predictions 文件，# 为其中的行号。",
         shown=number(len(shown)),
         wrong=number(errors["wrong"]),

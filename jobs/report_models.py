@@ -28,7 +28,9 @@ _BY_LABEL = (
     "accuracy", "balanced_accuracy", "precision", "recall", "f1", "specificity", "mcc", "auc_roc", "auc_pr",
     "predicted_positive_rate",
 )  # fmt: skip
-_OF_PROBABILITIES = ("ece", "nll", "brier", "aurc", "coverage_at_1_risk")
+_OF_PROBABILITIES = ("ece", "nll", "brier")
+_OF_ORDER = ("aurc", "coverage_at_1_risk")
+"""Of the order of the rows by confidence, which a temperature hardly touches: as the model is used."""
 _OF_TWO_LABELS = ("specificity", "predicted_positive_rate")
 
 
@@ -44,6 +46,7 @@ def metrics_section(summary: dict[str, Any], words: Words) -> Html:
         rows.append(_metric_row(models, "raw", name, words, scaled))
         if scaled:
             rows.append(_metric_row(models, "scaled", name, words, scaled))
+    rows += [_metric_row(models, "used", name, words) for name in _OF_ORDER]
     return section(
         "metrics",
         words("Metrics", "指标"),
@@ -143,7 +146,7 @@ def decision_section(summary: dict[str, Any], words: Words) -> Html | None:
     names = (words("Validation", "验证集"), words("Test", "测试集"))
     figures = [decision["validation"] or {}, decision["test"] or {}]
     rows = [
-        [_metric_head(name, words)]
+        [row_head(words.sentence(METRICS[name].name(words.lang)))]
         + [
             cell(_written(name, one.get(name), words), column_name, "n")
             for one, column_name in zip(figures, names, strict=True)
@@ -169,24 +172,24 @@ def decision_section(summary: dict[str, Any], words: Words) -> Html | None:
 
 
 def _metric_row(models: list[dict[str, Any]], block: str, name: str, words: Words, both: bool = False) -> list[str]:
-    suffix = ""
-    if both:
-        suffix = words(", scaled", "（校准后）") if block == "scaled" else words(", raw", "（原始）")
-    return [_metric_head(name, words, suffix), *(_metric_cell(model, block, name, words) for model in models)]
+    """block: `raw` or `scaled` probabilities, `used` for those that a model is used with, empty for what needs none.
 
-
-def _metric_head(name: str, words: Words, suffix: str = "") -> Html:
+    both: there is a row for each of the two, of which the first explains the metric.
+    """
     metric = METRICS[name]
-    means = (
-        ""
-        if suffix and suffix == words(", scaled", "（校准后）")
-        else f'<span class="means">{words.sentence(metric.means(words.lang))}</span>'
-    )
-    return row_head(f"{words.sentence(metric.name(words.lang))}{suffix}{means}")
+    title, means = words.sentence(metric.name(words.lang)), words.sentence(metric.means(words.lang))
+    shown = f'{title}<span class="means">{means}</span>'
+    if both and block == "raw":
+        shown = f'{title}{words(", raw", "（原始）")}<span class="means">{means}</span>'
+    elif both:
+        shown = f"{title}{words(', scaled', '（校准后）')}"
+    return [row_head(shown), *(_metric_cell(model, block, name, words) for model in models)]
 
 
 def _metric_cell(model: dict[str, Any], block: str, name: str, words: Words) -> Html:
     figures = model["metrics"]
+    if block == "used":
+        block = "scaled" if figures["scaled"] else "raw"
     value = (figures[block] or {}).get(name) if block else figures[name]
     interval = figures["intervals"].get(f"{block}.{name}" if block else name)
     between = f'<span class="interval">{words.span(interval, METRICS[name].share)}</span>' if interval else ""

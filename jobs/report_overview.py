@@ -18,7 +18,8 @@ MAX_LABELS = 12
 
 def head(summary: dict[str, Any], verification: dict[str, Any] | None, words: Words) -> Html:
     """Title, headline, four figures, and what to be warned of."""
-    lead, *others = wording.headline(summary, words.lang)
+    # What more the headline says stands in the section that compares.
+    lead, *others = wording.headline(summary, words.lang)[:2]
     status, word, detail = verdict(verification, words)
     unproven = words("The adapter: {word} ({detail}).", "适配器：{word}（{detail}）。", word=word, detail=detail)
     notes = "" if status == "pass" else paragraph(unproven, f"note {status}")
@@ -31,12 +32,12 @@ def head(summary: dict[str, Any], verification: dict[str, Any] | None, words: Wo
         labels=_labels(summary, counted=True),
         source=wording.term(summary["source"], words.lang),
     )
-    findings = "".join(f"<li>{words.sentence(sentence)}</li>" for sentence in others)
+    findings = "".join(paragraph(words.sentence(sentence), "finding") for sentence in others)
     return Html(f"""<header id="top">
 <p class="kicker">{words("Evaluation of a LoRA classifier", "LoRA 分类器评估报告")}</p>
 <h1>{plain(summary["run_id"], 80)}</h1>
 <p class="lead">{words.sentence(lead)}</p>
-<ul class="findings">{findings}</ul>
+{findings}
 {_tiles(summary, verification, words)}
 {notes}
 {paragraph(tested, "small")}
@@ -134,8 +135,8 @@ def _quality(summary: dict[str, Any], words: Words) -> Html:
     )
     if interval:
         said += words(
-            " (from so many tests one can tell that it is between {low} and {high})",
-            "（根据这次测试的规模，实际应在 {low} 到 {high} 之间）",
+            " (with this many test texts, anything between {low} and {high} is plausible)",
+            "（以这次测试的规模，{low} 到 {high} 之间都有可能）",
             low=_in_1000(interval[0]),
             high=_in_1000(interval[1]),
         )
@@ -318,7 +319,7 @@ def _advice(summary: dict[str, Any], verification: dict[str, Any] | None, words:
             "{count} errors are made with a confidence of {sure} or more: {place}.",
             "有 {count} 个错误的置信度不低于 {sure}：{place}。",
             count=number(errors["confident"]),
-            sure=words.percent(errors["confidence_from"]),
+            sure=words.sentence(f"{100 * errors['confidence_from']:g}{wording.unit(words.lang)}"),
             place=_link("errors", words("look at these", "值得一看")),
         )
     if any(one["against"] == "tfidf" and one["verdict"] != "better" for one in summary["comparisons"]):

@@ -50,10 +50,10 @@ def facts_section(facts: Mapping[str, Any], words: Words) -> Html | None:
         cells = [row_head(foreign(name.replace("_", " "), min(120, limit))), f"<td>{foreign(_fact(value), limit)}</td>"]
         parts.setdefault(part, []).append(cells)
     shown = "".join(
-        (heading(foreign(wording.term(part, words.lang), 80)) if part else "") + table("facts", [], rows)
+        f"<div>{heading(foreign(wording.term(part, words.lang), 80)) if part else ''}{table('facts', [], rows)}</div>"
         for part, rows in parts.items()
     )
-    return section("run", words("The run", "运行信息"), shown)
+    return section("run", words("The run", "运行信息"), f'<div class="parts">{shown}</div>')
 
 
 def _flat(facts: Mapping[str, Any]) -> Iterator[tuple[str, str, Any]]:

@@ -40,6 +40,7 @@ section > p { max-width: 50rem; }
 :focus-visible { outline: 2px solid var(--accent); outline-offset: 2px; border-radius: 2px; }
 .kicker { color: var(--accent); font-size: .85rem; font-weight: 600; margin: 0 0 .25rem; }
 .lead { font-size: 1.25rem; line-height: 1.45; max-width: 46rem; margin-bottom: .75rem; }
+.finding { max-width: 46rem; }
 .findings { padding-left: 1.1rem; max-width: 50rem; }
 li { margin-bottom: .3rem; } li::marker { color: var(--muted); }
 .small, figcaption, .means { color: var(--muted); font-size: .85rem; line-height: 1.5; }
@@ -86,7 +87,7 @@ td.of-lora { color: var(--accent); font-weight: 650; } th.of-lora { color: var(-
 .metrics thead th.n { max-width: 9rem; }
 .comparison td, .comparison tbody th, .decision td, .categories td.n { white-space: nowrap; }
 .bar { background: linear-gradient(90deg, rgb(var(--accent-rgb) / .16) calc(100% * var(--share)), transparent 0); }
-.groups .by { color: var(--muted); font-weight: 400; } .groups th:not(.first) .by { opacity: .55; }
+.groups .by { color: var(--muted); font-weight: 400; width: 9rem; } .groups .again { color: transparent; }
 .groups td:last-child { padding-right: .4rem; min-width: 11rem; }
 
 .plots { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 22rem), 1fr)); gap: 2.25rem 2.5rem; }
@@ -115,13 +116,14 @@ svg text { font-size: 11px; fill: var(--muted); font-family: inherit; } svg .nam
 .confusion bdi, .labels bdi { display: inline-block; max-width: 9rem; overflow-wrap: anywhere; }
 .confusion .corner { color: var(--muted); font-size: .8rem; white-space: nowrap; width: 1%; }
 
+.plots + * { margin-top: 2rem; } .decision { max-width: 30rem; }
 details { border: 1px solid var(--line); border-radius: 6px; margin: 0 0 .6rem; }
 summary { padding: .55rem .9rem; cursor: pointer; font-weight: 600; font-size: .92rem; }
 summary:hover { background: var(--raised); }
 details[open] > summary { border-bottom: 1px solid var(--line); }
 details > :not(summary) { margin: .75rem .9rem; }
 .count { color: var(--muted); font-weight: 400; margin-left: .35rem; }
-.text { white-space: pre-line; } .wide { width: 50%; }
+.text { white-space: pre-line; } .failures { table-layout: fixed; } .wide { width: 46%; }
 ins, del { border-radius: 2px; padding: 0 .1em; color: inherit; }
 ins { background: var(--in); text-decoration: underline; }
 del { background: var(--out); text-decoration: line-through; }
@@ -151,7 +153,8 @@ del { background: var(--out); text-decoration: line-through; }
 .more button { border: 1px solid var(--line); border-radius: 6px; padding: .4rem 1rem; font-size: .9rem; }
 .more button:hover { background: var(--raised); }
 .status { white-space: nowrap; width: 1%; font-weight: 500; }
-.checks th { min-width: 9rem; } .facts th { width: 14rem; color: var(--muted); }
+.parts { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 24rem), 1fr)); gap: 1rem 2.5rem; }
+.checks th { min-width: 9rem; } .facts th { width: 11rem; color: var(--muted); }
 
 @media screen and (max-width: 60rem) {
   .beside { grid-template-columns: minmax(0, 1fr); } .beside figure { max-width: 32rem; }
@@ -165,14 +168,18 @@ del { background: var(--out); text-decoration: line-through; }
   .stack, .stack tbody { display: block; } .stack thead { display: none; }
   .stack tr { display: grid; grid-template-columns: 1fr 1fr; column-gap: 1.25rem; padding: .7rem 0;
     border-bottom: 1px solid var(--line); }
-  .stack tr[hidden] { display: none; }
+  .stack tr[hidden], .stack td:empty { display: none; }
   .stack tr > * { border: 0; padding: .1rem 0; min-width: 0; }
-  .stack th, .stack .text, .checks td { grid-column: 1 / -1; }
+  .stack th, .stack .text, .checks td { grid-column: 1 / -1; } .stack .again { display: none; }
   .stack td[data-name] { display: flex; flex-wrap: wrap; justify-content: space-between; column-gap: .5rem;
     white-space: normal; text-align: left; }
   .stack td[data-name]::before { content: attr(data-name); color: var(--muted); font-weight: 400; font-size: .8rem; }
   .stack .interval { flex-basis: 100%; text-align: right; }
   .stack .bar { padding-right: .3rem; }
+  .metrics tr, .categories tr, .comparison tr, .failures tr { grid-template-columns: minmax(0, 1fr); }
+  .metrics td[data-name]::before, .comparison td[data-name]::before { margin-right: auto; }
+  .metrics td[data-name], .comparison td[data-name] { flex-wrap: nowrap; }
+  .metrics .interval, .comparison .interval { flex: none; width: 8.5em; }
   .errors thead { display: block; }
   .errors thead tr { display: flex; flex-wrap: wrap; gap: 0 1rem; border: 0; padding: 0; }
   .errors thead th, .errors thead th:first-child, .errors thead th:last-child { width: auto; }
@@ -180,7 +187,7 @@ del { background: var(--out); text-decoration: line-through; }
   .filters label, .filters input[type="search"], .filters select { width: 100%; max-width: none; }
   .filters .check, .filters .check input { width: auto; }
   .confusion th, .confusion tbody td { padding: .8rem .15rem; min-width: 0; }
-  .confusion .corner { white-space: normal; overflow-wrap: normal; width: 3.2rem; }
+  .confusion .corner { white-space: normal; overflow-wrap: normal; word-break: keep-all; width: 3.2rem; }
   .confusion tbody th { min-width: 3.2rem; } .confusion bdi { max-width: 5rem; }
   .confusion span { font-size: .7rem; }
 }
@@ -194,8 +201,11 @@ del { background: var(--out); text-decoration: line-through; }
   tr, .tiles, .answers > div { break-inside: avoid; }
   details::details-content { content-visibility: visible; display: block; block-size: auto; }
   .scroll { overflow: visible; } table { font-size: 8.5pt; }
-  .comparison { font-size: 7.5pt; } .comparison td, .comparison tbody th { white-space: normal; }
-  .plots { grid-template-columns: 1fr 1fr; } .beside { grid-template-columns: 18rem 1fr; gap: 1.5rem; }
+  th, td { padding: .35rem .4rem; }
+  .comparison { font-size: 7pt; } .comparison thead th, .comparison tbody th { white-space: normal; font-size: inherit; }
+  .comparison .interval { font-size: 6pt; } .comparison th, .comparison td { padding: .3rem .25rem; }
+  .plots { grid-template-columns: 1fr 1fr; }
+  .beside { grid-template-columns: minmax(0, 15rem) minmax(0, 1fr); gap: 1.5rem; }
   .errors th button::after { content: ""; }
 }
 """
