@@ -16,6 +16,7 @@ from jobs import atomic, cores, manifest, submission
 from jobs.checks import FAILED_VERIFICATION
 from jobs.errors import JobError
 from jobs.events import EventLog
+from jobs.pace import Pace
 from jobs.run_directory import PROTOCOL, RunDirectory
 from jobs.secret_values import masked
 from jobs.stopping import EXIT_STATUS, Stopped
@@ -80,11 +81,14 @@ def evaluate(run: RunDirectory, options: argparse.Namespace) -> dict[str, Any]:
     from jobs import evaluation
 
     asked = submission.load(run.spec)
+    keep = Path(options.keep) if options.keep else None
     evaluated = evaluation.at_home(
         run,
         base_folder=Path(options.base) if options.base else None,
         data_file=Path(options.data) if options.data else None,
         submission=asked,
+        keep=keep,
+        progress=Pace(options.progress),
     )
     facts = {
         "run": run.run_id,
@@ -94,12 +98,29 @@ def evaluate(run: RunDirectory, options: argparse.Namespace) -> dict[str, Any]:
         **{f"note {index}": note for index, note in enumerate(evaluated.notes, 1)},
     }
     written = evaluation.write_home(run, Path(options.out or run.root), evaluated, facts)
+    if keep is not None:
+        keep.unlink(missing_ok=True)  # another evaluation is to infer anew
     return {
         "metrics": evaluated.metrics,
         "notes": list(evaluated.notes),
         "report": str(written.report),
         "predictions": str(written.home_predictions),
     }
+
+
+def predict(run: RunDirectory, options: argparse.Namespace) -> dict[str, Any]:
+    """At home: what the adapter says of texts without labels."""
+    from jobs import answers
+
+    return answers.answer(
+        run,
+        Path(options.base),
+        Path(options.data),
+        Path(options.out),
+        tokens_per_batch=submission.load(run.spec).spec.tokens_per_batch,
+        keep=Path(options.keep),
+        progress=Pace(options.progress),
+    )
 
 
 def merge(run: RunDirectory, options: argparse.Namespace) -> dict[str, Any]:
@@ -109,7 +130,7 @@ def merge(run: RunDirectory, options: argparse.Namespace) -> dict[str, Any]:
     return vars(merging.merge(run, Path(options.base), Path(options.out), options.dtype))
 
 
-VERBS = {"fetch": fetch, "train": train, "finish": finish, "evaluate": evaluate, "merge": merge}
+VERBS = {"fetch": fetch, "train": train, "finish": finish, "evaluate": evaluate, "predict": predict, "merge": merge}
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -118,9 +139,11 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("verb", choices=VERBS)
     parser.add_argument("run", type=lambda text: RunDirectory(Path(os.path.abspath(text))))
     parser.add_argument("--base", help="folder of the base model on this machine")
-    parser.add_argument("--data", help="evaluate: JSONL file of texts and labels")
+    parser.add_argument("--data", help="evaluate: JSONL file of texts and labels; predict: of texts")
     parser.add_argument("--title", default="", help="evaluate: what that file is called in the report")
-    parser.add_argument("--out", help="evaluate: folder for metrics, predictions and report; merge: for the model")
+    parser.add_argument("--out", help="evaluate, merge: folder for what is written; predict: file")
+    parser.add_argument("--keep", help="evaluate, predict: file for logits, to go on with after a break")
+    parser.add_argument("--progress", default="", help="evaluate, predict: what marks lines of figures for a program")
     parser.add_argument("--dtype", default="float32", help="merge: what the weights are saved in")
     parser.add_argument("--reply", type=Path, help="file for the outcome as JSON")
     options = parser.parse_args(argv)
