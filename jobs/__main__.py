@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shutil
 import sys
 import time
 from pathlib import Path
@@ -16,6 +17,7 @@ from jobs import atomic, cores, manifest, submission
 from jobs.checks import FAILED_VERIFICATION
 from jobs.errors import JobError
 from jobs.events import EventLog
+from jobs.pace import Pace
 from jobs.run_directory import PROTOCOL, RunDirectory
 from jobs.secret_values import masked
 from jobs.stopping import EXIT_STATUS, Stopped
@@ -81,9 +83,14 @@ def evaluate(run: RunDirectory, options: argparse.Namespace) -> dict[str, Any]:
 
     asked = submission.load(run.spec)
     base, rows, suite = (Path(one) if one else None for one in (options.base, options.data, options.suite))
-    evaluated = evaluation.at_home(run, asked, evaluation.Asked(base, rows, suite, options.limit))
+    keep = Path(options.keep) if options.keep else None
+    evaluated = evaluation.at_home(
+        run, asked, evaluation.Asked(base, rows, suite, options.limit, keep), Pace(options.progress)
+    )
     facts = run_facts.of(run, asked, options.title or "the rows that came with the run", evaluated.notes)
     written = evaluation.write_home(run, Path(options.out or run.root), evaluated, facts, lang=options.lang)
+    if keep is not None:
+        shutil.rmtree(keep, ignore_errors=True)  # another evaluation is to infer anew
     return {
         "metrics": evaluated.metrics,
         "notes": list(evaluated.notes),
@@ -92,6 +99,21 @@ def evaluate(run: RunDirectory, options: argparse.Namespace) -> dict[str, Any]:
         "errors": str(written.home_errors),
         "plots": str(written.plots),
     }
+
+
+def predict(run: RunDirectory, options: argparse.Namespace) -> dict[str, Any]:
+    """At home: what the adapter says of texts without labels."""
+    from jobs import answers
+
+    return answers.answer(
+        run,
+        Path(options.base),
+        Path(options.data),
+        Path(options.out),
+        tokens_per_batch=submission.load(run.spec).spec.tokens_per_batch,
+        keep=Path(options.keep),
+        progress=Pace(options.progress),
+    )
 
 
 def merge(run: RunDirectory, options: argparse.Namespace) -> dict[str, Any]:
@@ -112,7 +134,10 @@ def compare(run: RunDirectory, options: argparse.Namespace) -> dict[str, Any]:
     return side_by_side.compare(contestants, common=options.common)
 
 
-VERBS = {"fetch": fetch, "train": train, "finish": finish, "evaluate": evaluate, "merge": merge, "compare": compare}
+VERBS = {
+    "fetch": fetch, "train": train, "finish": finish, "evaluate": evaluate, "predict": predict, "compare": compare,
+    "merge": merge,
+}  # fmt: skip
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -121,12 +146,14 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("verb", choices=VERBS)
     parser.add_argument("run", type=lambda text: RunDirectory(Path(os.path.abspath(text))))
     parser.add_argument("--base", help="folder of the base model on this machine")
-    parser.add_argument("--data", help="evaluate: JSONL file of texts and labels")
+    parser.add_argument("--data", help="evaluate: JSONL file of texts and labels; predict: of texts")
     parser.add_argument("--suite", help="evaluate: JSONL file of cases instead of the run's robustness suite")
     parser.add_argument("--limit", type=int, default=0, help="evaluate: at most so many rows; 0 is all")
     parser.add_argument("--lang", choices=("en", "zh"), default="en", help="evaluate: of the report")
     parser.add_argument("--title", default="", help="evaluate: what that file is called in the report")
-    parser.add_argument("--out", help="evaluate: folder for metrics, predictions and report; merge: for the model")
+    parser.add_argument("--out", help="evaluate, merge: folder for what is written; predict: file")
+    parser.add_argument("--keep", help="evaluate, predict: file for logits, to go on with after a break")
+    parser.add_argument("--progress", default="", help="evaluate, predict: what marks lines of figures for a program")
     parser.add_argument("--dtype", default="float32", help="merge: what the weights are saved in")
     parser.add_argument("--against", action="append", default=[], help="compare: another run's folder; may be repeated")
     parser.add_argument("--evaluated-on", default="", help="compare: the name of one of the runs' other evaluations")

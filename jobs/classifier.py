@@ -8,6 +8,7 @@ neither labels nor metrics.
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Sequence
@@ -121,7 +122,7 @@ class Classifier:
         is done; who comes again with the same adapter, base and texts gets its windows from there, the same bits.
         """
         with contextlib.ExitStack() as stack:
-            kept = stack.enter_context(KeptLogits(keep, self.identity(), self.classes)) if keep is not None else None
+            kept = stack.enter_context(KeptLogits(keep, self.identity, self.classes)) if keep is not None else None
             done = 0
             for window in self._windows(texts):
                 found = kept.next(len(window), _sha256(window)) if kept is not None else None
@@ -132,6 +133,7 @@ class Classifier:
                 yield found
                 done += len(window)
 
+    @functools.cached_property
     def identity(self) -> bytes:
         """sha256 of all but the texts that decides about a bit of the logits: files, settings, device and libraries."""
         base, trained = self.folders

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import shutil
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,7 +16,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from jobs import atomic, baselines, data, evidence, mistakes, mistakes_csv, overlap, predictions_parquet, summary, table
+from jobs import (
+    atomic,
+    baselines,
+    data,
+    evidence,
+    mistakes,
+    mistakes_csv,
+    overlap,
+    predictions_parquet,
+    suite_labels,
+    summary,
+    table,
+)
+from jobs import robustness as scoring
 from jobs import suite as suites
 from jobs.errors import DataError
 from jobs.evidence import HERE, ON_HOST, ROBUSTNESS, Evidence, Robustness, Trained
@@ -39,13 +51,15 @@ class Asked:
 
     base: its folder; None: nothing is inferred, every figure comes from the pulled logits.  data: rows in the project's
     own form (see `table`) instead of those that came back; suite: a file of cases instead of the suite that the run was
-    asked.  limit: at most so many rows, drawn with every label's share; 0: all.
+    asked.  limit: at most so many rows, drawn with every label's share; 0: all.  keep: folder for answers to go on from
+    after a break.
     """
 
     base: Path | None = None
     data: Path | None = None
     suite: Path | None = None
     limit: int = 0
+    keep: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -95,12 +109,11 @@ def on_host(run: RunDirectory, submission: Submission, base_folder: Path) -> Non
 def at_home(run: RunDirectory, submission: Submission, asked: Asked, progress: Progress | None = None) -> Evaluated:
     """Evaluate what was pulled: anew where a base is given, else from the logits that came with the run.
 
-    Inferring goes on where it was stopped, until `write_home` has written what it gave.  Raises DataError where the
-    data's labels are not the model's, or where what is asked for needs the base.
+    Raises DataError where the data's or the suite's labels are not the model's, or where what is asked for needs the base.
     """
     pulled = evidence.load(run, submission.spec.robustness)
     rows = _rows(pulled, asked)
-    robustness = pulled.robustness if asked.suite is None else Robustness(suites.load(asked.suite))
+    robustness = pulled.robustness if asked.suite is None else _own_suite(asked.suite, pulled.trained)
     if asked.base is None:
         if "lora" not in rows.known or asked.suite is not None:
             raise DataError(
@@ -118,11 +131,13 @@ def at_home(run: RunDirectory, submission: Submission, asked: Asked, progress: P
         label_names=pulled.trained.label_names,
         tokens_per_batch=submission.spec.tokens_per_batch,
     )
-    started = time.monotonic()
-    own = model.logits(rows.texts, rows=len(rows.texts), keep=run.inferring / "rows", progress=progress)
+    keep, started = asked.keep, time.monotonic()
+    if keep is not None:
+        keep.mkdir(parents=True, exist_ok=True)
+    own = model.logits(rows.texts, rows=len(rows.texts), keep=keep and keep / "rows", progress=progress)
     cases = robustness.suite
     if cases is not None:
-        inferred = model.logits(cases.texts, rows=len(cases.texts), keep=run.inferring / "suite", progress=progress)
+        inferred = model.logits(cases.texts, rows=len(cases.texts), keep=keep and keep / "suite", progress=progress)
         robustness = dataclasses.replace(robustness, logits={**robustness.logits, "lora": inferred})
     seconds = time.monotonic() - started
     texts = len(rows.texts) + (len(cases.texts) if cases else 0)
@@ -158,7 +173,6 @@ def write_home(
         lang=lang,
         plots_folder=written.plots,
     )
-    shutil.rmtree(run.inferring, ignore_errors=True)
     return written
 
 
@@ -195,6 +209,15 @@ def _rows(pulled: Evidence, asked: Asked) -> _Rows:
         rows.overlap.of(chosen) if rows.overlap else None,
         len(texts),
     )
+
+
+def _own_suite(path: Path, trained: Trained) -> Robustness:
+    """A suite that fits the model's labels.  Raises DataError."""
+    suite = suites.load(path)
+    answers = suite_labels.answers(trained.label_names, trained.positive_label)
+    if misfits := scoring.misfits(suite, trained.label_names, answers):
+        raise DataError(f"{path}: {'; '.join(misfits)}", hint=f"the model knows {', '.join(trained.label_names)[:200]}")
+    return Robustness(suite)
 
 
 def _drawn(truth: NDArray[np.int64], limit: int) -> NDArray[np.int64]:

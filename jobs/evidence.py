@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from jobs import adapter, overlap, predictions, safetensors_file, suite, suite_labels
+from jobs import adapter, overlap, predictions, robustness, safetensors_file, suite, suite_labels
 from jobs.errors import BrokenRun, DataError, JobError
 from jobs.overlap import Overlap
 from jobs.predictions import MODEL_TITLES, Predictions
@@ -138,10 +138,10 @@ def read_trained(run: RunDirectory) -> Trained:
     return Trained(tuple(names), positive, temperatures, decision)
 
 
-def _robustness(run: RunDirectory, trained: Trained, found: Predictions, choice: str) -> Robustness:
+def answers_to_suite(run: RunDirectory, trained: Trained) -> Robustness | None:
+    """The suite that a run was asked, and the answers; None where it was not asked one.  Raises BrokenRun."""
     if not run.suite.exists():
-        none, reason = suite_of(choice, trained.label_names, trained.positive_label, found.texts)
-        return Robustness(skipped=reason if none is None else "the run has no answers to it")
+        return None
     try:
         cases = suite.load(run.suite)
         header = safetensors_file.read_header(run.suite_logits).require()
@@ -154,7 +154,18 @@ def _robustness(run: RunDirectory, trained: Trained, found: Predictions, choice:
             raise BrokenRun(f"{run.suite_logits}: {name[:80]!r} is not finite, or not of shape {shape}")
     if "lora" not in logits:
         raise BrokenRun(f"{run.suite_logits}: without the adapter's answers")
+    known = suite_labels.answers(trained.label_names, trained.positive_label)
+    if misfits := robustness.misfits(cases, trained.label_names, known):
+        raise BrokenRun(f"{run.suite}: {misfits[0]}")
     return Robustness(cases, logits)
+
+
+def _robustness(run: RunDirectory, trained: Trained, found: Predictions, choice: str) -> Robustness:
+    """Answers to the suite, or why there are none."""
+    if came := answers_to_suite(run, trained):
+        return came
+    fitting, reason = suite_of(choice, trained.label_names, trained.positive_label, found.texts)
+    return Robustness(skipped=reason if fitting is None else "the run has no answers to it")
 
 
 def _temperatures(listed: Any, path: Path) -> dict[str, dict[str, Any]]:

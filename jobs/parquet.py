@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,27 @@ BATCH_ROWS = 16_384
 
 def read(path: Path, text_column: str, label_column: str) -> Table:
     """The rows of one file.  Raises DataError, also where pyarrow is missing."""
+    with _opened(path) as file:
+        schema = file.schema_arrow
+        for column in (text_column, label_column):
+            position(path, schema.names, column)
+        batches = file.iter_batches(batch_size=BATCH_ROWS, columns=[text_column, label_column])
+        names = class_names(schema.metadata or {}, label_column)
+        return rows_of(str(path), batches, text_column, label_column, names)
+
+
+def texts(path: Path, text_column: str) -> Iterator[Any]:
+    """What stands in the column of one file, as it is read.  Raises DataError, also where pyarrow is missing."""
+    with _opened(path) as file:
+        position(path, file.schema_arrow.names, text_column, "name the column of the texts: --text-column")
+        for batch in file.iter_batches(batch_size=BATCH_ROWS, columns=[text_column]):
+            column = batch.column(text_column)
+            _require_texts(str(path), text_column, column)
+            yield from column.to_pylist()
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[Any]:
     try:
         import pyarrow as arrow
         import pyarrow.parquet
@@ -23,15 +45,15 @@ def read(path: Path, text_column: str, label_column: str) -> Table:
         raise DataError(f"{path}: reading Parquet takes pyarrow ({error})", hint=MISSING) from error
     try:
         with pyarrow.parquet.ParquetFile(path) as file:
-            schema = file.schema_arrow
-            for column in (text_column, label_column):
-                position(path, schema.names, column)
-            batches = file.iter_batches(batch_size=BATCH_ROWS, columns=[text_column, label_column])
-            names = class_names(schema.metadata or {}, label_column)
-            return rows_of(str(path), batches, text_column, label_column, names)
+            yield file
     except (arrow.ArrowException, OSError, UnicodeDecodeError) as error:
         said = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise DataError(f"{path}: not readable as Parquet: {said}", hint="is the file whole?") from error
+
+
+def _require_texts(origin: str, text_column: str, texts: Any) -> None:
+    if str(texts.type).startswith(("int", "uint", "float", "double", "decimal", "timestamp")):
+        raise DataError(f"{origin}: column {text_column!r} holds {texts.type}, not text", hint="set text_column")
 
 
 def rows_of(
@@ -41,8 +63,8 @@ def rows_of(
     rows = Rows(origin, text_column, label_column, "row")
     for batch in batches:
         texts, labels = batch.column(text_column), batch.column(label_column)
-        if not rows.texts and str(texts.type).startswith(("int", "uint", "float", "double", "decimal", "timestamp")):
-            raise DataError(f"{origin}: column {text_column!r} holds {texts.type}, not text", hint="set text_column")
+        if not rows.texts:
+            _require_texts(origin, text_column, texts)
         for text, label in zip(texts.to_pylist(), labels.to_pylist(), strict=True):
             number = len(rows.texts) + 1
             if names and isinstance(label, int):

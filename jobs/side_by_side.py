@@ -5,25 +5,21 @@ Owns which rows are the same and what is said about the runs; the figures stand 
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from jobs import evaluation, predictions_parquet, robustness_record
+from jobs import comparison, evidence, figures, predictions_parquet, robustness, suite_labels
 from jobs import predictions as predictions_csv
-from jobs import temporary_figures as comparison
-from jobs import temporary_figures as figures
 from jobs.errors import BrokenRun, DataError
 from jobs.predictions import Predictions
-from jobs.robustness_record import RobustnessRecord
 from jobs.run_directory import RunDirectory
-from jobs.summary import p_value
+from jobs.suite import Suite
+from jobs.wording import p_value
 
 HERE, PULLED = "evaluated here", "evaluated on its host"
 _DIFFERENCES = {"auc_roc": ("AUC", "{:+.3f}"), "ece": ("ECE", "{:+.3f}"), "robustness": ("Robustness", "{:+.1f}")}
@@ -31,14 +27,24 @@ _BETTER = {"auc_roc": 1, "ece": -1, "robustness": 1}
 
 
 @dataclass(frozen=True)
+class Asked:
+    """The robustness suite that a run was asked, which of its cases passed, (K,) bool, and the score of that."""
+
+    suite: Suite
+    passed: NDArray[np.bool_]
+    score: float | None
+    interval: list[float] | None
+
+
+@dataclass(frozen=True)
 class Contestant:
-    """A run's name, its predictions, and what its metrics.json says that the logits don't."""
+    """A run's name, its predictions, its temperature, and how it did on the robustness suite."""
 
     name: str
     predictions: Predictions
     positive_label: str
     temperature: float | None
-    robustness: RobustnessRecord | None
+    robustness: Asked | None
     source: str
 
     @property
@@ -56,14 +62,14 @@ def read(run: RunDirectory, name: str, evaluated_on: str = "") -> Contestant:
     """
     here = RunDirectory(run.evaluations / evaluated_on) if evaluated_on else run
     if here.home_predictions.exists():
-        loaded, metrics, source = predictions_parquet.load(here.home_predictions), here.home_metrics, HERE
+        loaded, source = predictions_parquet.load(here.home_predictions), HERE
     elif here.earlier_home_predictions.exists():
-        loaded, metrics, source = predictions_csv.load(here.earlier_home_predictions), here.home_metrics, HERE
+        loaded, source = predictions_csv.load(here.earlier_home_predictions), HERE
     elif not evaluated_on:
-        loaded, metrics, source = predictions_csv.load(run.predictions), run.metrics, PULLED
+        loaded, source = predictions_csv.load(run.predictions), PULLED
     else:
         raise DataError(f"{here.root}: no predictions", hint=f"launch evaluate {name} --data FILE")
-    trained, document = evaluation.read_trained(run), _document(metrics)
+    trained = evidence.read_trained(run)
     if set(loaded.label_names) != set(trained.label_names):
         raise BrokenRun(f"{here.root}: predictions of {_listed(loaded.label_names)}, trained on "
                         f"{_listed(trained.label_names)}")  # fmt: skip
@@ -71,10 +77,24 @@ def read(run: RunDirectory, name: str, evaluated_on: str = "") -> Contestant:
         name,
         loaded,
         trained.positive_label,
-        _temperature(document),
-        robustness_record.of(document),
+        trained.temperature(loaded.main),
+        _asked(run, trained),
         source,
     )
+
+
+def _asked(run: RunDirectory, trained: evidence.Trained) -> Asked | None:
+    """How the adapter answered the suite that the run was asked on its host."""
+    found = evidence.answers_to_suite(run, trained)
+    if found is None or found.suite is None:
+        return None
+    names, temperature = trained.label_names, trained.temperature("lora")
+    answers = suite_labels.answers(names, trained.positive_label)
+    logits = found.logits["lora"]
+    measured = robustness.measure(found.suite, {"lora": logits}, names, answers, {"lora": temperature}, {"lora": ""})
+    [standing] = measured["models"]
+    passed = robustness.passed(found.suite, logits, names, answers, temperature)
+    return Asked(found.suite, passed, standing["score"], standing["interval"])
 
 
 def compare(contestants: Sequence[Contestant], *, common: bool = False) -> dict[str, Any]:
@@ -106,12 +126,11 @@ def compare(contestants: Sequence[Contestant], *, common: bool = False) -> dict[
     comparisons = []
     for other, its_logits in zip(contestants[1:], logits[1:], strict=True):
         found = comparison.compare(truth, its_logits, logits[0], positive, other.temperature, first.temperature)
-        robustness = _robustness(other, first)
-        if isinstance(robustness, str):
-            notes.append(f"robustness of {other.name} and {first.name} is not compared: {robustness}")
-        found["differences"] = {
-            **found["differences"], "robustness": None if isinstance(robustness, str) else robustness,
-        }  # fmt: skip
+        scores = _robustness(other, first)
+        if isinstance(scores, str):
+            notes.append(f"robustness of {other.name} and {first.name} is not compared: {scores}")
+        else:
+            found["differences"]["robustness"] = scores
         comparisons.append(_named(found, other.name, first.name))
     return {
         "rows": len(truth),
@@ -182,27 +201,25 @@ def _logits(one: Contestant, names: Sequence[str], rows: NDArray[np.int64]) -> N
 
 
 def _standing(one: Contestant, known: dict[str, Any]) -> dict[str, Any]:
-    record = one.robustness
+    asked = one.robustness
     return {
         "run": one.name,
         "source": one.source,
         "rows": one.predictions.rows,
         "temperature": one.temperature,
         "figures": known,
-        "robustness": record and {"sha256": record.sha256, "score": record.score, "interval": list(record.interval)},
+        "robustness": asked and {"sha256": asked.suite.sha256, "score": asked.score, "interval": asked.interval},
     }
 
 
 def _robustness(one: Contestant, other: Contestant) -> dict[str, Any] | str:
     """The paired difference of the scores, or why there is none."""
-    missing = [contestant.name for contestant in (one, other) if contestant.robustness is None]
     if one.robustness is None or other.robustness is None:
+        missing = [contestant.name for contestant in (one, other) if contestant.robustness is None]
         return f"none is known of {' and '.join(missing)}"
-    cases = robustness_record.paired(one.robustness, other.robustness)
-    if isinstance(cases, str):
-        return cases
-    difference, interval = comparison.paired_difference(*cases)
-    return {"difference": difference, "interval": list(interval)}
+    if one.robustness.suite.sha256 != other.robustness.suite.sha256:
+        return "the suites differ"
+    return robustness.difference(one.robustness.suite, one.robustness.passed, other.robustness.passed)
 
 
 def _named(found: dict[str, Any], model: str, against: str) -> dict[str, Any]:
@@ -228,22 +245,6 @@ def _difference(key: str, value: dict[str, Any], model: str, against: str) -> st
     verdict = {1: f"better for {model}", -1: f"worse for {model}"}.get(sign, "no clear difference")
     between = f"95 % interval {form.format(low)} to {form.format(high)}"
     return f"{name} of {model} less that of {against}: {form.format(value['difference'])} ({between}); {verdict}."
-
-
-def _document(path: Path) -> dict[str, Any]:
-    """A metrics.json; empty where it can't be read, as it only adds to the logits."""
-    try:
-        document = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return document if isinstance(document, dict) else {}
-
-
-def _temperature(document: dict[str, Any]) -> float | None:
-    match document.get("temperature"):
-        case {"value": int() | float() as value} if 1e-3 < value < 1e3:
-            return float(value)
-    return None
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -25,9 +25,13 @@ SUFFIXES = {
     ".csv": "CSV", ".tsv": "TSV", ".tab": "TSV", ".jsonl": "JSONL", ".ndjson": "JSONL", ".json": "JSONL",
     ".parquet": "Parquet",
 }  # fmt: skip
+PLAIN = ".txt"
+"""What holds texts only."""
 LARGEST_FIELD = 2**31 - 1
 """Characters in one field; the csv module's own limit of 131,072 is shorter than some documents."""
 UTF_8 = text_encoding.UTF_8.title
+Cells = Iterator[tuple[int, tuple[Any, ...]]]
+"""For each row of a file the line it begins in, and what stands in the columns that were asked for."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +52,16 @@ def read(path: Path, text_column: str = TEXT, label_column: str = LABEL) -> Tabl
     The kind is told by the suffix.  A missing text is an empty one, a missing label an error.
     """
     return joined([_read_file(file, text_column, label_column) for file in files_of(path)])
+
+
+def texts(path: Path, text_column: str = TEXT) -> Iterator[str]:
+    """The texts of a file, or of all files in a folder, as they are read: no label is looked for, no row is held.
+
+    Beside the kinds that `read` takes, of a .txt every line is a text, also an empty one.  Raises DataError, on the way
+    where that is what has to be found out.
+    """
+    for file in [path] if path.suffix.lower() == PLAIN else files_of(path):
+        yield from _texts(file, text_column)
 
 
 def joined(tables: Sequence[Table]) -> Table:
@@ -125,10 +139,7 @@ class Rows:
 
     def add(self, number: int, text: Any, label: Any) -> None:
         """One row.  Raises DataError naming it where its text is no text, or its label is none."""
-        if not isinstance(text, str):
-            text = self._as_text(number, text)
-        if not text.isascii() or "\0" in text:
-            self._check_characters(number, self._text_column, text)
+        text = self.text_of(number, text)
         try:
             name = self._labels.get((type(label), label))
         except TypeError:  # a list or an object can't be looked up
@@ -138,6 +149,13 @@ class Rows:
         self.texts.append(text)
         self.labels.append(name)
 
+    def text_of(self, number: int, value: Any) -> str:
+        """The text in a cell, "" where there is none.  Raises DataError naming the row where it is no text."""
+        text: str = value if isinstance(value, str) else self._as_text(number, value)
+        if not text.isascii() or "\0" in text:
+            self._check_characters(number, self._text_column, text)
+        return text
+
     def table(self, encoding: str = UTF_8) -> Table:
         """What was collected.  Raises DataError where that is nothing."""
         if not self.texts:
@@ -146,7 +164,7 @@ class Rows:
 
     def fault(self, number: int, what: str, hint: str = "") -> DataError:
         """An error in a row."""
-        return DataError(f"{self._origin}: {self._unit} {number}: {what}", hint=hint)
+        return _fault(self._origin, number, what, hint, self._unit)
 
     def _as_text(self, number: int, value: Any) -> str:
         if value is None or value != value:  # NaN is what pandas has for none
@@ -192,8 +210,29 @@ def _read_file(path: Path, text_column: str, label_column: str) -> Table:
         return parquet.read(path, text_column, label_column)
     encoding = text_encoding.detect(path)
     with path.open("r", encoding=encoding.codec, newline="") as file:
-        rows = READERS[kind](path, file, text_column, label_column)
+        rows = Rows(str(path), text_column, label_column)
+        for number, (text, label) in READERS[kind](path, file, (text_column, label_column)):
+            rows.add(number, text, label)
     return rows.table(encoding.title)
+
+
+def _texts(path: Path, text_column: str) -> Iterator[str]:
+    rows = Rows(str(path), text_column, "")
+    if path.suffix.lower() != PLAIN and _kind(path) == "Parquet":
+        from jobs import parquet
+
+        for number, text in enumerate(parquet.texts(path, text_column), 1):
+            yield rows.text_of(number, text)
+        return
+    encoding = text_encoding.detect(path)
+    with path.open("r", encoding=encoding.codec, newline="") as file:
+        read = _plain if path.suffix.lower() == PLAIN else READERS[_kind(path)]
+        for number, (text,) in read(path, file, (text_column,)):
+            yield rows.text_of(number, text)
+
+
+def _fault(origin: Path | str, number: int, what: str, hint: str = "", unit: str = "line") -> DataError:
+    return DataError(f"{origin}: {unit} {number}: {what}", hint=hint)
 
 
 def _kind(path: Path) -> str:
@@ -205,52 +244,64 @@ def _kind(path: Path) -> str:
         ) from None
 
 
-def _csv(path: Path, file: IO[str], text_column: str, label_column: str) -> Rows:
+def _plain(path: Path, file: IO[str], columns: Sequence[str]) -> Cells:
+    """A text a line, ended by LF, CR LF or CR."""
+    for number, line in enumerate(file, 1):
+        yield number, (line.removesuffix("\n").removesuffix("\r"),)
+
+
+def _csv(path: Path, file: IO[str], columns: Sequence[str]) -> Cells:
     """With a header, comma-separated, quoted as RFC 4180."""
-    return _separated(path, csv.reader(file, strict=True), text_column, label_column, ",")
+    return _separated(path, csv.reader(file, strict=True), columns, ",")
 
 
-def _tsv(path: Path, file: IO[str], text_column: str, label_column: str) -> Rows:
+def _tsv(path: Path, file: IO[str], columns: Sequence[str]) -> Cells:
     """With a header and tabs.  Quoted as a CSV; where it can't be read so, a " is a character like any other."""
     try:
-        return _separated(path, csv.reader(file, strict=True, dialect="excel-tab"), text_column, label_column, "\t")
+        for _ in _separated(path, _quoted(file), columns, "\t"):
+            pass  # to its end, before a row is given out that could not be taken back
     except DataError as quoted:
         file.seek(0)
         plain = csv.reader(file, dialect="excel-tab", quoting=csv.QUOTE_NONE)
         try:
-            return _separated(path, plain, text_column, label_column, "\t")
+            yield from _separated(path, plain, columns, "\t")
         except DataError:
             raise quoted from None
+        return
+    file.seek(0)
+    yield from _separated(path, _quoted(file), columns, "\t")
 
 
-def _separated(path: Path, reader: Any, text_column: str, label_column: str, separator: str) -> Rows:
+def _quoted(file: IO[str]) -> Any:
+    return csv.reader(file, strict=True, dialect="excel-tab")
+
+
+def _separated(path: Path, reader: Any, columns: Sequence[str], separator: str) -> Cells:
     csv.field_size_limit(LARGEST_FIELD)
-    rows = Rows(str(path), text_column, label_column)
     line = 1
     try:
         header = [column.strip().strip(INVISIBLE).strip() for column in next(reader, [])]
         other = next((one for one in ";\t|," if one != separator and len(header) == 1 and one in header[0]), "")
         hint = f"its fields are separated by {other!r}, not {separator!r}: save it as CSV or TSV" if other else ""
-        text_at, label_at = (position(path, header, column, hint) for column in (text_column, label_column))
+        places = [position(path, header, column, hint or _hint(columns)) for column in columns]
         line = reader.line_num + 1  # a quoted field may hold line ends, so a row begins where the last one ended
         for row in reader:
             if row and len(row) != len(header):
-                raise rows.fault(
+                raise _fault(
+                    path,
                     line,
                     f"{len(row)} fields, the header has {len(header)}",
                     'put a field that holds a separator or a line end in "double quotes"',
                 )
             if row:  # the csv module gives [] for a blank line
-                rows.add(line, row[text_at], row[label_at])
+                yield line, tuple(row[place] for place in places)
             line = reader.line_num + 1
     except csv.Error as error:
-        raise rows.fault(line, f"not readable from here on: {error}", 'is a " left open?') from error
-    return rows
+        raise _fault(path, line, f"not readable from here on: {error}", 'is a " left open?') from error
 
 
-def _json_lines(path: Path, file: IO[str], text_column: str, label_column: str) -> Rows:
+def _json_lines(path: Path, file: IO[str], columns: Sequence[str]) -> Cells:
     """A JSON object a line; the keys of every one must have the columns, others do not matter."""
-    rows = Rows(str(path), text_column, label_column)
     decode = json.JSONDecoder().decode
     for number, line in enumerate(file, 1):  # ends at LF, CR LF or CR; U+2028 may stand in a text
         line = line.strip().strip(INVISIBLE)
@@ -259,17 +310,21 @@ def _json_lines(path: Path, file: IO[str], text_column: str, label_column: str) 
         try:
             value = decode(line)
         except (ValueError, RecursionError) as error:
-            raise rows.fault(number, f"not JSON: {error}", _json_hint(line)) from error
+            raise _fault(path, number, f"not JSON: {error}", _json_hint(line)) from error
         if not isinstance(value, dict):
-            raise rows.fault(number, f"{_named(value)}, not an object", _json_hint(line))
-        if text_column not in value or label_column not in value:
-            missing = text_column if text_column not in value else label_column
-            try:
-                position(path, list(map(str, value)), missing)
-            except DataError as error:
-                raise rows.fault(number, error.message.removeprefix(f"{path}: "), error.hint) from error
-        rows.add(number, value[text_column], value[label_column])
-    return rows
+            raise _fault(path, number, f"{_named(value)}, not an object", _json_hint(line))
+        for column in columns:
+            if column not in value:
+                try:
+                    position(path, list(map(str, value)), column, _hint(columns))
+                except DataError as error:
+                    raise _fault(path, number, error.message.removeprefix(f"{path}: "), error.hint) from error
+        yield number, tuple(value[column] for column in columns)
+
+
+def _hint(columns: Sequence[str]) -> str:
+    """Where a column is not there: who asks for a text alone is no spec."""
+    return "" if len(columns) > 1 else "name the column of the texts: --text-column"
 
 
 def _json_hint(line: str) -> str:
@@ -289,4 +344,8 @@ def _named(value: Any) -> str:
     return names.get(type(value), f"a {type(value).__name__}")
 
 
-READERS: Mapping[str, Callable[[Path, IO[str], str, str], Rows]] = {"CSV": _csv, "TSV": _tsv, "JSONL": _json_lines}
+READERS: Mapping[str, Callable[[Path, IO[str], Sequence[str]], Cells]] = {
+    "CSV": _csv,
+    "TSV": _tsv,
+    "JSONL": _json_lines,
+}

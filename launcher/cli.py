@@ -26,6 +26,7 @@ from launcher.commands import (
     host,
     logs,
     merge,
+    predict,
     prepare,
     ps,
     publish,
@@ -79,7 +80,7 @@ def _first_line() -> str:
 
 for _module in (
     demo, host, check, prepare, train, ps, logs, attach, wait, stop, resume, retry, adopt, fuse, pull, verify, evaluate,
-    compare, merge, publish, rm, sync, exec, shell, tunnel, env, clean, doctor,
+    predict, compare, merge, publish, rm, sync, exec, shell, tunnel, env, clean, doctor,
 ):  # fmt: skip
     launch.add_command(_module.command)
 

@@ -1,4 +1,4 @@
-"""Verifies, evaluates and merges at home, in processes of their own, so that a broken torch can't take us down."""
+"""Verifies, evaluates, predicts and merges at home, in processes of their own: a broken torch can't take us down."""
 
 from __future__ import annotations
 
@@ -20,9 +20,13 @@ from launcher import dataset, home_python
 from launcher.errors import LaunchError, NoSuchRun, VerificationFailed
 from launcher.hub_model import HubModel
 from launcher.ledger import Ledger, Record
-from launcher.progress import LogPiece, Note, Observer
+from launcher.marked_output import MarkedOutput
+from launcher.progress import Note, Observer
 from launcher.settings import Settings
 from remote.local_host import LocalHost
+
+KEPT_LOGITS = ".kept-logits"
+"""Beside what an evaluation writes, until it is written."""
 
 
 @dataclass(frozen=True)
@@ -92,9 +96,9 @@ def verify(
     python, shapes = sys.executable, None
     if home.base is None and fetch_base:
         if static:
-            shapes = fetchable_base(home, "verify").tensors()
+            shapes = required_hub_base(home, "verify").tensors()
         else:
-            home = replace(home, base=_fetched_base(home, observer, "verify"))
+            home = with_base(home, observer, "verify")
     if home.base is None and shapes is None:
         observer(Note("the base model is not on this machine: what it takes the base to check is not checked"))
     elif not static:
@@ -133,6 +137,27 @@ class Evaluation:
     lang: str = "en"
 
 
+def with_base(home: HomeRun, observer: Observer, verb: str) -> HomeRun:
+    """`home` with a base on this machine, fetched from the Hub where it was not; `verb` is the command that wants it.
+
+    Raises LaunchError where the Hub does not have it.
+    """
+    if home.base is not None:
+        return home
+    return replace(home, base=required_hub_base(home, verb).fetch(observer))
+
+
+def required_hub_base(home: HomeRun, verb: str) -> HubModel:
+    """The Hub's model that the run was trained on.  Raises LaunchError where it was a folder of this machine."""
+    model = _hub_base(home.submission, home.run)
+    if model is None:
+        raise LaunchError(
+            f"{home.run.run_id}: its base was a folder of this machine, which is gone or changed",
+            hint=f"launch {verb} {home.run.run_id} --base FOLDER",
+        )
+    return model
+
+
 def evaluate(home: HomeRun, settings: Settings, observer: Observer, asked: Evaluation = Evaluation()) -> dict[str, Any]:
     """Metrics and the paths of what was written.
 
@@ -142,7 +167,7 @@ def evaluate(home: HomeRun, settings: Settings, observer: Observer, asked: Evalu
     if asked.pulled:
         home = replace(home, base=None)
     elif home.base is None and asked.rerun:
-        home = replace(home, base=_fetched_base(home, observer, "evaluate"))
+        home = with_base(home, observer, "evaluate")
     elif home.base is None:
         observer(Note(
             "the base model is not on this machine: every figure is recomputed from the logits that its host sent "
@@ -163,9 +188,23 @@ def evaluate(home: HomeRun, settings: Settings, observer: Observer, asked: Evalu
         options += ["--base", str(home.base)]
     if file is not None:
         options += ["--data", str(file), "--title", str(title)]
+    out = home.run.root
     if data is not None:
-        options += ["--out", str(_inside(home.run, home.run.evaluations / data.stem))]
-    return _job("evaluate", home, settings.local_workspace, options, observer)
+        out = _inside(home.run, home.run.evaluations / data.stem)
+        options += ["--out", str(out)]
+    keep = RunDirectory(out).inferring if home.base is not None else None
+    return _job("evaluate", home, settings.local_workspace, options, observer, keep=keep)
+
+
+def predict(home: HomeRun, workspace: Path, texts: Path, out: Path, keep: Path, observer: Observer) -> dict[str, Any]:
+    """The figures of an answer to all texts of a file, which is at `out` afterwards; both are forms of `jobs.answers`.
+
+    In the file `keep` an interrupted one finds how far it was.  `home` has a base.  Raises VerificationFailed where
+    what lies here is not what a run that succeeded vouches for.
+    """
+    _require_vouched_for(home, "asked")
+    options = ["--base", str(home.base), "--data", str(texts), "--out", str(out)]
+    return _job("predict", home, workspace, options, observer, keep=keep)
 
 
 @dataclass(frozen=True)
@@ -191,20 +230,6 @@ def parameters_of_base(home: HomeRun) -> int | None:
     return count if isinstance(count, int) and 0 < count < 10**13 else None
 
 
-def fetchable_base(home: HomeRun, verb: str) -> HubModel:
-    """The Hub's model that the run was trained on.  Raises LaunchError where it was a folder of this machine."""
-    if (model := _hub_base(home.submission, home.run)) is None:
-        raise LaunchError(
-            f"{home.run.run_id}: its base was a folder of this machine, which is gone or changed",
-            hint=f"launch {verb} {home.run.run_id} --base FOLDER",
-        )
-    return model
-
-
-def _fetched_base(home: HomeRun, observer: Observer, verb: str) -> Path:
-    return fetchable_base(home, verb).fetch(observer)
-
-
 def _inside(run: RunDirectory, place: Path) -> Path:
     """A path in the run's folder.  Raises LaunchError where a link, which no run of ours has, leads out of it."""
     if not place.resolve().is_relative_to(run.root.resolve()):
@@ -213,13 +238,13 @@ def _inside(run: RunDirectory, place: Path) -> Path:
     return place
 
 
-def _require_vouched_for(home: HomeRun, done: str) -> None:
+def _require_vouched_for(home: HomeRun, what: str) -> None:
     """Figures of another adapter than the one that was trained would be worse than none."""
     from jobs import verification
 
     if wrong := [check for check in verification.vouched_for(home.run, home.submission) if check.status != "pass"]:
         raise VerificationFailed(
-            f"{home.run.run_id} is not {done}: {wrong[0].id}: {wrong[0].detail}",
+            f"{home.run.run_id} is not {what}: {wrong[0].id}: {wrong[0].detail}",
             hint=f"launch verify {home.run.root}",
         )
 
@@ -263,7 +288,18 @@ def _evaluated_on(homes: Sequence[HomeRun], data: str) -> str:
     )
 
 
-def _job(verb: str, home: HomeRun, workspace: Path, options: Sequence[str], observer: Observer) -> dict[str, Any]:
+def _job(
+    verb: str,
+    home: HomeRun,
+    workspace: Path,
+    options: Sequence[str],
+    observer: Observer,
+    *,
+    keep: Path | None = None,
+) -> dict[str, Any]:
+    """What the verb replies.  In the file `keep` it keeps what an interrupted one goes on with."""
+    output = MarkedOutput(home.run.run_id)
+    options = [*options, "--progress", output.mark, *(["--keep", str(keep)] if keep is not None else [])]
     python = home_python.find(workspace, _trained_with(home.run), observer)
     with tempfile.TemporaryDirectory(prefix="launch-") as folder:
         reply = Path(folder) / "reply.json"
@@ -278,8 +314,18 @@ def _job(verb: str, home: HomeRun, workspace: Path, options: Sequence[str], obse
         }
         with LocalHost().start(argv, env=env, cwd=str(Path.cwd())) as process:
             decoder = codecs.getincrementaldecoder("utf-8")("replace")  # a chunk may end within a character
-            for chunk in process.chunks():
-                observer(LogPiece(decoder.decode(chunk)))
+            try:
+                for chunk in process.chunks():
+                    for told in output.take(decoder.decode(chunk)):
+                        observer(told)
+            except KeyboardInterrupt:
+                if keep is None or not keep.exists():
+                    raise
+                raise LaunchError(
+                    f"{verb} was interrupted", hint="the same command goes on where it was", code="interrupted"
+                ) from None
+            for told in output.rest():
+                observer(told)
             status = process.wait()
         try:
             outcome = json.loads(reply.read_text("utf-8"))

@@ -6,13 +6,14 @@ import contextlib
 import json
 import shutil
 import sys
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
 from launcher.errors import EXIT_DETACHED
-from launcher.progress import LogPiece, Note, Progress, RunAge, RunNews, Transfer
+from launcher.progress import Inferring, LogPiece, Note, Progress, RunAge, RunNews, Transfer
 from launcher.untrusted import Cleaner, clean
 from remote.onhost.states import FINAL
 
@@ -28,20 +29,26 @@ if TYPE_CHECKING:
 WORTH_A_BAR_BYTES = 4 * 1024 * 1024
 # Of what an event says: a host may say megabytes.
 LINE_CHARACTERS = 2000
+# Where no bar can be drawn, a line this often says how far an inference is.
+INFERRING_EVERY_S = 30.0
 
 
 class Output:
     """Renders for one command.  With `as_json` stdout gets exactly one JSON document, and all else goes to stderr.
 
-    `price` is what the machine costs, for the live view of a run that is followed.
+    `price` is what the machine costs, for the live view of a run that is followed.  With `log_on_stderr` stdout has
+    nothing but the result in any case.
     """
 
-    def __init__(self, *, as_json: bool = False, price: Price | None = None) -> None:
+    def __init__(self, *, as_json: bool = False, price: Price | None = None, log_on_stderr: bool = False) -> None:
         self.as_json = as_json
+        self._log_on_stderr = as_json or log_on_stderr
         self._price = price
         self._view: LiveView | None = None
         self._has_no_view = as_json
         self._bar: Bar | None = None
+        self._bar_of: type[Progress] | None = None
+        self._told_inferring_at: float | None = None
         self._at_line_start = True
         self._cleaner = Cleaner()
         # However the command ends: nothing of the live view must stay below an error.
@@ -56,7 +63,7 @@ class Output:
         else:
             render(self._console(stderr=False))
 
-    def show_text(self, data: Any, lines: Callable[[int | None], Sequence[str]]) -> None:
+    def show_text(self, data: Any, lines: Callable[[int | None], Iterable[str]]) -> None:
         """The command's result, as `show`; `lines` for a terminal of that many columns, None for a pipe."""
         self.close()
         if self.as_json:
@@ -64,7 +71,7 @@ class Output:
             return
         width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
         # Not through a console: a thousand lines would take it a second.
-        sys.stdout.write("".join(f"{line}\n" for line in lines(width)))
+        sys.stdout.writelines(f"{line}\n" for line in lines(width))
         sys.stdout.flush()
 
     @contextlib.contextmanager
@@ -127,6 +134,8 @@ class Output:
                     view.set_age(seconds)
             case Transfer(done, total, files):
                 self._show_transfer(done, total, files)
+            case Inferring(rows, all_rows, what):
+                self._show_inferring(rows, all_rows, what)
 
     def observe_notes(self, progress: Progress) -> None:
         """As `observe`, for commands whose result is all that was asked for."""
@@ -170,7 +179,7 @@ class Output:
             self._view.write(text)
             return
         self._end_bar()
-        stream = sys.stderr if self.as_json else sys.stdout
+        stream = sys.stderr if self._log_on_stderr else sys.stdout
         stream.write(text)
         stream.flush()
         self._at_line_start = text.endswith("\n")
@@ -201,22 +210,54 @@ class Output:
 
     def _show_transfer(self, done: int, total: int, files: int) -> None:
         """A bar with rate and remaining time, on a terminal only; nothing where a transfer is over at once."""
-        if self._bar is None:
+        if self._bar is None or self._bar_of is not Transfer:
             self._end_view()
             if done >= total or total < WORTH_A_BAR_BYTES or not sys.stderr.isatty():
                 return
             from rich.progress import BarColumn, DownloadColumn, TimeRemainingColumn, TransferSpeedColumn
-            from rich.progress import Progress as Bar
 
-            columns = ("{task.description}", BarColumn(None), DownloadColumn(), TransferSpeedColumn(),
-                       TimeRemainingColumn(compact=True))  # fmt: skip
-            # Stdout stays what it is: in place of it rich would put a file that swallows the orders of a live view.
-            self._bar = Bar(
-                *columns, console=self._console(stderr=True), transient=True, expand=True, redirect_stdout=False
-            )
-            self._bar.add_task(f"{files:,} file{'s' * (files != 1)}", total=total)
-            self._bar.start()
-        self._bar.update(self._bar.task_ids[0], completed=done, total=total)
+            self._begin_bar(
+                Transfer, f"{files:,} file{'s' * (files != 1)}", total, "{task.description}", BarColumn(None),
+                DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn(compact=True),
+            )  # fmt: skip
+        self._move_bar(done, total)
+
+    def _show_inferring(self, done: int, total: int | None, what: str) -> None:
+        """A bar with the remaining time on a terminal, else a line now and then; nothing of what is over at once."""
+        self._end_view()
+        if done == 0 or total is None or done >= total:
+            self._end_bar()
+            self._told_inferring_at = self._told_inferring_at or time.monotonic()
+            return
+        if not sys.stderr.isatty():
+            if time.monotonic() - (self._told_inferring_at or 0.0) >= INFERRING_EVERY_S:
+                self._told_inferring_at = time.monotonic()
+                self._line(f"launch: {clean(what)}: {done:,} of {total:,} rows", style="dim")
+            return
+        if self._bar is None or self._bar_of is not Inferring:
+            from rich.progress import BarColumn, TimeRemainingColumn
+
+            self._begin_bar(
+                Inferring, clean(what), total, "{task.description}", BarColumn(None),
+                "{task.completed:,.0f} of {task.total:,.0f} rows", TimeRemainingColumn(compact=True),
+            )  # fmt: skip
+        self._move_bar(done, total)
+
+    def _begin_bar(self, of: type[Progress], title: str, total: int, *columns: Any) -> None:
+        from rich.progress import Progress as Bar
+
+        self._end_bar()
+        # Stdout stays what it is: in place of it rich would put a file that swallows the orders of a live view.
+        self._bar = Bar(
+            *columns, console=self._console(stderr=True), transient=True, expand=True, redirect_stdout=False
+        )
+        self._bar_of = of
+        self._bar.add_task(title, total=total)
+        self._bar.start()
+
+    def _move_bar(self, done: int, total: int) -> None:
+        if self._bar is not None:
+            self._bar.update(self._bar.task_ids[0], completed=done, total=total)
 
     def _end_view(self) -> None:
         if self._view is not None:

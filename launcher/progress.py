@@ -45,7 +45,16 @@ class RunAge:
     seconds: float
 
 
-Progress = Note | LogPiece | RunNews | Transfer | RunAge
+@dataclass(frozen=True)
+class Inferring:
+    """How many texts a model has answered, of how many (None: nobody knows); `what` names the model's run."""
+
+    done: int
+    total: int | None
+    what: str
+
+
+Progress = Note | LogPiece | RunNews | Transfer | RunAge | Inferring
 Observer = Callable[[Progress], None]
 
 

@@ -40,7 +40,7 @@ def plan(home: HomeRun, limit: int) -> Rerun | None:
     """What has to come first; None where the base is here.  Raises LaunchError where it can't be had."""
     if home.base is not None:
         return None
-    model = home_jobs.fetchable_base(home, "evaluate")
+    model = home_jobs.required_hub_base(home, "evaluate")
     counted = home_jobs.texts_to_answer(home)
     texts = counted.suite + (min(limit, counted.rows) if limit else counted.rows)
     parameters = home_jobs.parameters_of_base(home)
