@@ -109,7 +109,7 @@ def on_host(run: RunDirectory, submission: Submission, base_folder: Path) -> Non
 def at_home(run: RunDirectory, submission: Submission, asked: Asked, progress: Progress | None = None) -> Evaluated:
     """Evaluate what was pulled: anew where a base is given, else from the logits that came with the run.
 
-    Raises DataError where the data's or the suite's labels are not the model's, or where what is asked for needs the base.
+    Raises DataError where labels of the data or the suite are not the model's, or what is asked for needs the base.
     """
     pulled = evidence.load(run, submission.spec.robustness)
     rows = _rows(pulled, asked)

@@ -24,6 +24,7 @@ LIGHT_JOBS = {
     "spec",
     "run_directory",
     "events",
+    "evidence",
     "manifest",
     "own_copy",
     "errors",
