@@ -379,7 +379,7 @@ def _errors(predictions: Predictions) -> str:
     return _section(
         "Most confident errors",
         f'<p class="small">{title}: {len(order)} of {len(wrong):,} errors. Where the label is wrong, not the '
-        "model, mend the data. predictions.csv has every row.</p>",
+        "model, mend the data. predictions.parquet has every row.</p>",
         _table("errors", header, rows),
     )
 
