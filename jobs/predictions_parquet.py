@@ -55,7 +55,10 @@ def save(path: Path, predictions: Predictions, temperature: float | None) -> Non
 
 
 def load(path: Path) -> Predictions:
-    """The predictions in a file that may come from anybody.  Raises BrokenRun on anything malformed."""
+    """The predictions in a file.  Raises BrokenRun on anything malformed.
+
+    Hosts send none: whoever hands on a run's folder could only fill the memory of who reads it.
+    """
     import pyarrow as arrow
     import pyarrow.parquet
 

@@ -107,22 +107,12 @@ def compare(contestants: Sequence[Contestant], *, common: bool = False) -> dict[
     first = contestants[0]
     names = first.predictions.label_names
     for other in contestants[1:]:
-        if set(other.predictions.label_names) != set(names):
-            raise DataError(
-                f"{first.name} and {other.name} have different labels: {_listed(names)}; "
-                f"{_listed(other.predictions.label_names)}",
-                hint="only runs of one task can be compared",
-            )
+        _require_same_labels(first, other)
     selected = _same_rows(contestants, common=common)
     truth = first.predictions.truth[selected[0]]
     positive = names.index(first.positive_label) if len(names) == 2 else None
     logits = [_logits(one, names, rows) for one, rows in zip(contestants, selected, strict=True)]
-    notes = []
-    if unscaled := [one.name for one in contestants if one.temperature is None]:
-        notes.append(f"no temperature is known of {' and '.join(unscaled)}: ECE is of the probabilities as they are")
-    if any(len(rows) < one.predictions.rows for one, rows in zip(contestants, selected, strict=True)):
-        counts = ", ".join(f"{one.predictions.rows:,} of {one.name}" for one in contestants)
-        notes.insert(0, f"compared on the {len(truth):,} rows that all have, of {counts}")
+    notes = _notes(contestants, len(truth))
     comparisons = []
     for other, its_logits in zip(contestants[1:], logits[1:], strict=True):
         found = comparison.compare(truth, its_logits, logits[0], positive, other.temperature, first.temperature)
@@ -143,6 +133,15 @@ def compare(contestants: Sequence[Contestant], *, common: bool = False) -> dict[
         "comparisons": comparisons,
         "notes": notes,
     }
+
+
+def _require_same_labels(one: Contestant, other: Contestant) -> None:
+    labels, other_labels = one.predictions.label_names, other.predictions.label_names
+    if set(labels) != set(other_labels):
+        raise DataError(
+            f"{one.name} and {other.name} have different labels: {_listed(labels)}; {_listed(other_labels)}",
+            hint="only runs of one task can be compared",
+        )
 
 
 # --- The same rows
@@ -198,6 +197,17 @@ def _logits(one: Contestant, names: Sequence[str], rows: NDArray[np.int64]) -> N
 
 
 # --- Words and documents
+
+
+def _notes(contestants: Sequence[Contestant], rows: int) -> list[str]:
+    """What whoever reads the figures must know."""
+    notes = []
+    if any(one.predictions.rows != rows for one in contestants):
+        counts = ", ".join(f"{one.predictions.rows:,} of {one.name}" for one in contestants)
+        notes.append(f"compared on the {rows:,} rows that all have, of {counts}")
+    if unscaled := [one.name for one in contestants if one.temperature is None]:
+        notes.append(f"no temperature is known of {' and '.join(unscaled)}: ECE is of the probabilities as they are")
+    return notes
 
 
 def _standing(one: Contestant, known: dict[str, Any]) -> dict[str, Any]:

@@ -182,6 +182,17 @@ def test_the_same_run_without_ssh(local_run: tuple[Cli, Path], tmp_path: Path) -
     evaluated = foreign("evaluate", str(elsewhere), "--json")
     assert evaluated.status == 0, evaluated
     assert evaluated.data["metrics"]["source"] == "recomputed from pulled logits"
+    with Path(evaluated.data["errors"]).open(encoding="utf-8-sig", newline="") as file:
+        wrong = list(csv.DictReader(file))
+    [lora] = [model["metrics"] for model in evaluated.data["metrics"]["models"] if model["key"] == "lora"]
+    assert len(wrong) == round((1 - lora["accuracy"]) * evaluated.data["metrics"]["rows"])
+    twins = [json.loads(line) for line in (folder / "artifacts" / "overlap.jsonl").read_text("utf-8").splitlines()]
+    assert {int(row["row"]) for row in wrong if row["near_duplicate"]} <= {twin["row"] for twin in twins}
+    assert twins  # of so few words many rows are the same
+    compared = foreign("compare", str(folder), str(elsewhere), "--json")
+    assert compared.status == 0, compared
+    assert [run["run"] for run in compared.data["runs"]] == [folder.name, "elsewhere"]
+    assert compared.data["comparisons"][0]["wins"] == compared.data["comparisons"][0]["losses"] == 0
     verified = foreign("verify", str(elsewhere), "--json")
     assert verified.data["level"] == "reproduced on host"
     [provenance] = [check for check in verified.data["checks"] if check["id"] == "provenance"]
