@@ -13,6 +13,7 @@ from jobs import wording
 from jobs.predictions import Predictions
 from jobs.report_html import (
     Html,
+    Section,
     Words,
     cell,
     column,
@@ -35,7 +36,7 @@ MAX_TEXT_CHARS = 400
 MAX_BYTES = 450_000
 
 
-def errors_section(summary: dict[str, Any], predictions: Predictions, words: Words) -> Html:
+def errors_section(summary: dict[str, Any], predictions: Predictions, words: Words) -> Section:
     """Groups and rows of what the main model got wrong."""
     errors, title = summary["errors"], words("Errors", "错误")
     if not errors["wrong"]:

@@ -16,10 +16,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import precision_recall_curve, roc_curve
 
-from jobs import chart, plots, report_charts, wording
+from jobs import chart, plots, report_curves, wording
 from jobs.predictions import Predictions
 from jobs.report import write_report
-from jobs.report_html import Words, fitting, text
+from jobs.report_html import fitting, text
 from jobs.report_robustness import changes
 
 HOSTILE = "</td></table><script>alert('x')</script><img src=x onerror=alert(1)>&amp;\"'\0\x1b[31m{title}"
@@ -124,7 +124,7 @@ def test_everything_a_reader_needs_is_there(tmp_path):
         "roc", "pr", "risk_coverage", "reliability_raw", "reliability_scaled", "robustness", "loss",
     ]  # fmt: skip
     assert 'class="confusion"' in (tmp_path / "r.html").read_text("utf-8")
-    sections = [value for value in page.all("id") if value not in ("top",)]
+    sections = page.all("id")
     assert [value.removeprefix("#") for value in page.all("href")][: len(sections)] == sections
 
 
@@ -441,7 +441,6 @@ def test_a_change_is_marked_where_it_is():
 
 def test_curves_are_scikit_learns():
     draw = np.random.default_rng(7)
-    words = Words("en")
     for rows in (20, 300):
         truth = draw.integers(0, 2, rows)
         logits = np.stack([np.zeros(rows), (2 * truth - 1 + draw.normal(size=rows)).round(1)], axis=1).astype(
@@ -449,16 +448,12 @@ def test_curves_are_scikit_learns():
         )
         predictions = Predictions(("neg", "pos"), ("",) * rows, truth.astype(np.int64), {"lora": logits})
         summary = evaluated(predictions)
-        line = next(
-            one for one in report_charts.roc(summary, predictions, words).panels[0].layers if one.style == "lora"
-        )
+        curves = report_curves.count(summary, predictions)
         false, true, _ = roc_curve(truth, logits[:, 1], drop_intermediate=False)
-        np.testing.assert_allclose((line.x, line.y), (false, true))
-        panel = report_charts.precision_recall(summary, predictions, words).panels[0]
-        line = next(one for one in panel.layers if one.style == "lora")
+        np.testing.assert_allclose(curves.roc["lora"], (false, true))
         precision, recall, _ = precision_recall_curve(truth, logits[:, 1])
         expected = [(r, p) for p, r in zip(precision, recall, strict=True) if r > 0][::-1]
-        np.testing.assert_allclose(list(zip(line.x, line.y, strict=True))[1:], expected)
+        np.testing.assert_allclose(list(zip(*curves.precision_recall["lora"], strict=True))[1:], expected)
 
 
 @settings(max_examples=100, deadline=None)
@@ -481,6 +476,10 @@ def test_ticks_are_few_and_inside(low, reach, most):
 # --- Plots as PNG
 
 
+def write_plots(folder, summary, predictions, training):
+    return plots.write(folder, summary, report_curves.count(summary, predictions), training)
+
+
 def png_size(content: bytes) -> tuple[int, int, float]:
     """Width, height and dots per inch."""
     assert content.startswith(b"\x89PNG\r\n\x1a\n")
@@ -494,7 +493,7 @@ def test_plots_are_written_and_what_there_is_none_of_is_taken_away(tmp_path):
     predictions = example(labels=("$\\frac{1}{", "好评"))
     robustness = hostile_robustness("$x^$ 好")
     summary = evaluated(predictions, robustness=robustness)
-    written = plots.write(tmp_path, summary, predictions, TRAINING)
+    written = write_plots(tmp_path, summary, predictions, TRAINING)
     assert (
         {path.name for path in tmp_path.iterdir()} == {f"{name}.png" for name in names} == {one.name for one in written}
     )
@@ -503,7 +502,7 @@ def test_plots_are_written_and_what_there_is_none_of_is_taken_away(tmp_path):
         assert width >= 900 and height >= 600 and abs(dpi - plots.DPI) < 1
     before = (tmp_path / "roc.png").read_bytes()
     summary["robustness"] = {"skipped": "no sentiments"}
-    plots.write(tmp_path, summary, predictions, None)
+    write_plots(tmp_path, summary, predictions, None)
     assert {path.name for path in tmp_path.iterdir()} == {f"{name}.png" for name in names - {"robustness", "loss"}}
     assert (tmp_path / "roc.png").read_bytes() == before
 
@@ -523,10 +522,10 @@ def test_plots_leave_matplotlib_as_it_was(tmp_path):
     predictions = example()
     with matplotlib.rc_context({"font.size": 31}):
         before = settings_now()
-        plots.write(tmp_path, evaluated(predictions), predictions, None)
+        write_plots(tmp_path, evaluated(predictions), predictions, None)
         assert settings_now() == before
     large = (tmp_path / "roc.png").read_bytes()
-    plots.write(tmp_path, evaluated(predictions), predictions, None)
+    write_plots(tmp_path, evaluated(predictions), predictions, None)
     assert (tmp_path / "roc.png").read_bytes() == large
 
 
