@@ -16,7 +16,7 @@ import numpy as np
 
 from jobs import atomic, report_charts
 from jobs.chart import STYLES, Boxes, Caption, Chart, Dots, Layer, Line, Panel, Ranges, thinned
-from jobs.predictions import Predictions
+from jobs.report_curves import Curves
 from jobs.report_html import Words
 from jobs.report_models import MAX_MATRIX_CLASSES
 from jobs.report_run import curves
@@ -52,9 +52,7 @@ _RC: dict[str, Any] = {
 }
 
 
-def write(
-    folder: Path, summary: dict[str, Any], predictions: Predictions, training: dict[str, Any] | None
-) -> list[Path]:
+def write(folder: Path, summary: dict[str, Any], counted: Curves, training: dict[str, Any] | None) -> list[Path]:
     """The files written: of roc, pr, reliability, confusion, risk_coverage, robustness and loss those that there are.
 
     What an earlier evaluation left under one of these names is taken away.  Raises OSError.
@@ -68,7 +66,7 @@ def write(
         matplotlib.rcdefaults()
         settings: Any = matplotlib.rcParams
         settings.update(_RC)
-        for name, charts in _charts(summary, predictions, training, words).items():
+        for name, charts in _charts(summary, counted, training, words).items():
             shown = [chart for chart in charts if chart is not None]
             figure = Figure(figsize=(_WIDTH * max(1, len(shown)), 1), layout="constrained")
             if shown:
@@ -93,14 +91,14 @@ _NAMES = ("roc", "pr", "reliability", "risk_coverage", "robustness", "loss")
 
 
 def _charts(
-    summary: dict[str, Any], predictions: Predictions, training: dict[str, Any] | None, words: Words
+    summary: dict[str, Any], counted: Curves, training: dict[str, Any] | None, words: Words
 ) -> dict[str, list[Chart | None]]:
     figures = main_model(summary)["metrics"]
     blocks = {"As the model says": figures["raw"], "After the temperature": figures["scaled"]}
     classes = len(summary["label_names"])
     return {
-        "roc": [report_charts.roc(summary, predictions, words)],
-        "pr": [report_charts.precision_recall(summary, predictions, words)],
+        "roc": [report_charts.roc(summary, counted, words)],
+        "pr": [report_charts.precision_recall(summary, counted, words)],
         "reliability": [
             report_charts.reliability(block, classes, words, "reliability", f"{title}: ECE {block['ece']:.3f}")
             for title, block in blocks.items()

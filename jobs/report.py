@@ -9,13 +9,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from jobs import atomic, chart_svg, plots
+from jobs import atomic, chart_svg, plots, report_curves
 from jobs.chart import Chart
 from jobs.predictions import Predictions
 from jobs.report_calibration import calibration_section, risk_figure
 from jobs.report_charts import precision_recall, roc
+from jobs.report_curves import Curves
 from jobs.report_errors import errors_section
-from jobs.report_html import Html, Words, figure, plain, section, text
+from jobs.report_html import Html, Section, Words, figure, plain, section, text
 from jobs.report_legend import legend
 from jobs.report_models import comparison_section, confusion_figure, decision_section, metrics_section
 from jobs.report_overview import head, in_plain_words
@@ -43,11 +44,11 @@ def write_report(
     {name: value} for what belongs to no part.  verification: `checks.Verdict.to_json()`, None where the adapter was
     not verified.  training: {losses: [{step, loss}], evaluations: [{step, loss}]}, None where unknown.  Raises OSError.
     """
-    words = Words(lang)
+    words, curves = Words(lang), report_curves.count(summary, predictions)
     sections = [
         in_plain_words(summary, verification, words),
         metrics_section(summary, words),
-        _curves(summary, predictions, words),
+        _curves(summary, curves, words),
         calibration_section(summary, words),
         decision_section(summary, words),
         comparison_section(summary, words),
@@ -57,15 +58,15 @@ def write_report(
         verification_section(verification, words),
         facts_section(facts, words),
     ]
-    shown = [one for one in sections if one]
+    shown = [one for one in sections if one is not None]
     title = Html(f"{plain(summary['run_id'], 80)} · {words('evaluation', '评估')}")
-    source = page(title, [_entry(one) for one in shown], [head(summary, verification, words), *shown], words)
+    source = page(title, head(summary, verification, words), shown, words)
     atomic.write_text(path, source)
     if plots_folder is not None:
-        plots.write(plots_folder, summary, predictions, training)
+        plots.write(plots_folder, summary, curves, training)
 
 
-def _curves(summary: dict[str, Any], predictions: Predictions, words: Words) -> Html:
+def _curves(summary: dict[str, Any], curves: Curves, words: Words) -> Section:
     """What the models do at every threshold, and what LoRA does at its own."""
     macro = (
         ""
@@ -76,7 +77,7 @@ def _curves(summary: dict[str, Any], predictions: Predictions, words: Words) -> 
     pr_words = words("Number: average precision; dashed: guessing.", "数字为平均精确率；虚线为乱猜。")
     figures = [
         _curve(
-            roc(summary, predictions, words),
+            roc(summary, curves, words),
             words("ROC curve", "ROC 曲线"),
             "auc_roc",
             roc_words + macro,
@@ -84,7 +85,7 @@ def _curves(summary: dict[str, Any], predictions: Predictions, words: Words) -> 
             words,
         ),
         _curve(
-            precision_recall(summary, predictions, words),
+            precision_recall(summary, curves, words),
             words("Precision and recall", "精确率与召回率"),
             "auc_pr",
             pr_words + macro,
@@ -104,9 +105,3 @@ def _curve(chart: Chart | None, title: str, metric: str, caption: str, summary: 
         why = main_model(summary)["metrics"]["undefined"].get(metric, number(None))
         return figure(title, "", words("There is none: {why}.", "没有曲线：{why}。", why=text(reason(why, words.lang))))
     return figure(title, legend(chart) + chart_svg.draw(chart), caption)
-
-
-def _entry(shown: Html) -> tuple[str, Html]:
-    """A section's place in the table of contents."""
-    name = shown.split('"', 2)[1]
-    return name, Html(shown.split("<h2>", 1)[1].split("</h2>", 1)[0])

@@ -6,14 +6,14 @@ from typing import Any
 
 from jobs import chart_svg
 from jobs.report_charts import block, reliability, risk_coverage
-from jobs.report_html import Html, Words, cell, column, figure, heading, paragraph, row_head, section, table
+from jobs.report_html import Html, Section, Words, cell, column, figure, heading, paragraph, row_head, section, table
 from jobs.report_legend import legend
 from jobs.wording import METRICS, main_model, number
 
 _ERRORS = ("ece", "ece_equal_mass", "ece_class", "ece_artifact")
 
 
-def calibration_section(summary: dict[str, Any], words: Words) -> Html:
+def calibration_section(summary: dict[str, Any], words: Words) -> Section:
     """Reliability before and after the temperature, and what the error is by each definition."""
     main = main_model(summary)["metrics"]
     figures = [_reliability(summary, "raw", words)]

@@ -6,12 +6,14 @@ The page's script makes the table searchable from what stands in it; without the
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from typing import Any
 
 from jobs import wording
 from jobs.predictions import Predictions
 from jobs.report_html import (
     Html,
+    Section,
     Words,
     cell,
     column,
@@ -29,11 +31,12 @@ from jobs.wording import number
 
 MAX_ROWS = 500
 MAX_GROUPS = 200
+MAX_TAGS = 8
 MAX_TEXT_CHARS = 400
 MAX_BYTES = 450_000
 
 
-def errors_section(summary: dict[str, Any], predictions: Predictions, words: Words) -> Html:
+def errors_section(summary: dict[str, Any], predictions: Predictions, words: Words) -> Section:
     """Groups and rows of what the main model got wrong."""
     errors, title = summary["errors"], words("Errors", "错误")
     if not errors["wrong"]:
@@ -89,15 +92,7 @@ def _groups(errors: dict[str, Any], words: Words) -> str:
 
 def _rows(errors: dict[str, Any], summary: dict[str, Any], predictions: Predictions, words: Words) -> str:
     shown = errors["rows"][:MAX_ROWS]
-    limit = fitting(
-        (
-            part
-            for one in shown
-            for part in (predictions.texts[one["row"]], (one["near_duplicate"] or {}).get("text", ""))
-        ),
-        MAX_TEXT_CHARS,
-        MAX_BYTES,
-    )
+    limit = fitting((part for one in shown for part in _texts(one, predictions)), MAX_TEXT_CHARS, MAX_BYTES)
     labels = {name: str(number) for number, name in enumerate(summary["label_names"])}
     counted = Counter(name for one in shown for name in one["groups"])
     groups = {name: str(number) for number, (name, _) in enumerate(counted.most_common(MAX_GROUPS))}
@@ -125,6 +120,14 @@ def _rows(errors: dict[str, Any], summary: dict[str, Any], predictions: Predicti
     )
 
 
+def _texts(one: dict[str, Any], predictions: Predictions) -> Iterator[str]:
+    """What stands in a row and may be long."""
+    yield predictions.texts[one["row"]]
+    yield one["why"] or ""
+    yield (one["near_duplicate"] or {}).get("text", "")
+    yield from one["groups"][:MAX_TAGS]
+
+
 def _row(
     one: dict[str, Any],
     words_of_row: str,
@@ -138,11 +141,12 @@ def _row(
     likely = " data-likely" if one["likely_wrong_label"] else ""
     notes = [f'<span class="row">#{one["row"] + 1:,}</span>']
     notes += [
-        f'<span class="tag">{foreign(wording.term(str(name), words.lang), 40)}</span>' for name in one["groups"][:12]
+        f'<span class="tag">{foreign(wording.term(str(name), words.lang), min(40, limit))}</span>'
+        for name in one["groups"][:MAX_TAGS]
     ]
     extra = ""
     if one["likely_wrong_label"]:
-        why = f": {foreign(one['why'], 200)}" if one["why"] else ""
+        why = f": {foreign(one['why'], min(200, limit))}" if one["why"] else ""
         extra += f'<span class="doubt">{words("Likely a wrong label", "标签可能有误")}{why}</span>'
     if twin := one["near_duplicate"]:
         label = f"“{foreign(twin['label'], 60)}”"

@@ -9,6 +9,7 @@ import html
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from jobs import wording
 from jobs.wording import Lang
@@ -86,9 +87,16 @@ def fitting(texts: Iterable[str], most: int, size_bytes: int) -> int:
     return max(1, most // 32)
 
 
-def section(name: str, title: Html, *parts: str) -> Html:
-    """A section that the table of contents can lead to; `name` is its id."""
-    return Html(f'<section id="{name}"><h2>{title}</h2>\n{"".join(parts)}\n</section>')
+class Section(NamedTuple):
+    """A part of the report that the table of contents leads to; `name` is its id."""
+
+    name: str
+    title: Html
+    html: Html
+
+
+def section(name: str, title: Html, *parts: str) -> Section:
+    return Section(name, title, Html(f'<section id="{name}"><h2>{title}</h2>\n{"".join(parts)}\n</section>'))
 
 
 def paragraph(words: str, css: str = "") -> Html:

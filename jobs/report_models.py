@@ -7,6 +7,7 @@ from typing import Any
 from jobs import wording
 from jobs.report_html import (
     Html,
+    Section,
     Words,
     cell,
     column,
@@ -34,7 +35,7 @@ _OF_ORDER = ("aurc", "coverage_at_1_risk")
 _OF_TWO_LABELS = ("specificity", "predicted_positive_rate")
 
 
-def metrics_section(summary: dict[str, Any], words: Words) -> Html:
+def metrics_section(summary: dict[str, Any], words: Words) -> Section:
     """One row a metric, one column a model."""
     models = summary["models"]
     binary = summary["positive_label"] is not None
@@ -56,7 +57,7 @@ def metrics_section(summary: dict[str, Any], words: Words) -> Html:
     )
 
 
-def comparison_section(summary: dict[str, Any], words: Words) -> Html:
+def comparison_section(summary: dict[str, Any], words: Words) -> Section:
     """LoRA against every other model on the same rows."""
     title = words("LoRA against the others", "LoRA 与其他模型的比较")
     if not summary["comparisons"]:
@@ -124,7 +125,7 @@ def confusion_figure(summary: dict[str, Any], words: Words) -> Html:
     return figure(title, table("confusion", header, rows), caption)
 
 
-def decision_section(summary: dict[str, Any], words: Words) -> Html | None:
+def decision_section(summary: dict[str, Any], words: Words) -> Section | None:
     """The threshold that was chosen on the validation split, and what it does on both; None without one."""
     decision = summary["decision"]
     if decision is None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from jobs import wording
 from jobs.report_charts import block
-from jobs.report_html import Html, Words, foreign, paragraph, plain, section, text
+from jobs.report_html import Html, Section, Words, foreign, paragraph, plain, section, text
 from jobs.report_verification import verdict
 from jobs.wording import main_model, number, short
 
@@ -33,7 +33,7 @@ def head(summary: dict[str, Any], verification: dict[str, Any] | None, words: Wo
         source=wording.term(summary["source"], words.lang),
     )
     findings = "".join(paragraph(words.sentence(sentence), "finding") for sentence in others)
-    return Html(f"""<header id="top">
+    return Html(f"""<header>
 <p class="kicker">{words("Evaluation of a LoRA classifier", "LoRA 分类器评估报告")}</p>
 <h1>{plain(summary["run_id"], 80)}</h1>
 <p class="lead">{words.sentence(lead)}</p>
@@ -44,7 +44,7 @@ def head(summary: dict[str, Any], verification: dict[str, Any] | None, words: Wo
 </header>""")
 
 
-def in_plain_words(summary: dict[str, Any], verification: dict[str, Any] | None, words: Words) -> Html:
+def in_plain_words(summary: dict[str, Any], verification: dict[str, Any] | None, words: Words) -> Section:
     """Five questions that anybody has, answered from the figures."""
     answers = [
         (words("What does it do?", "它是做什么的？"), _task(summary, words)),

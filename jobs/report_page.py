@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from jobs.report_html import Html, Words
+from jobs.report_html import Html, Section, Words
 from jobs.report_script import SCRIPT, source_for_policy
 from jobs.report_style import STYLE
 
@@ -32,16 +32,16 @@ aria-label="{theme}" title="{theme}">◐</button></nav>
 """
 
 
-def page(title: Html, contents: Sequence[tuple[str, Html]], parts: Sequence[str], words: Words) -> str:
-    """The whole document; contents are (id of a section, its title)."""
+def page(title: Html, head: Html, sections: Sequence[Section], words: Words) -> str:
+    """The whole document."""
     return _PAGE.format(
         lang="zh-CN" if words.lang == "zh" else "en",
         script_source=source_for_policy(),
         title=title,
         style=STYLE,
         contents=words("Contents", "目录"),
-        links="".join(f'<li><a href="#{name}">{shown}</a></li>' for name, shown in contents),
+        links="".join(f'<li><a href="#{one.name}">{one.title}</a></li>' for one in sections),
         theme=words("Light or dark", "浅色或深色"),
-        body="\n".join(parts),
+        body="\n".join([head, *(one.html for one in sections)]),
         script=SCRIPT,
     )

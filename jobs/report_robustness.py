@@ -12,6 +12,7 @@ from jobs import chart_svg, wording
 from jobs.report_charts import robustness as robustness_chart
 from jobs.report_html import (
     Html,
+    Section,
     Words,
     cell,
     column,
@@ -31,12 +32,13 @@ from jobs.wording import number
 
 MAX_TEXT_CHARS = 400
 MAX_FAILURES = 300
+MAX_CATEGORIES = 200
 MAX_BYTES = 260_000
 MAX_COMPARED = 160
 """Characters that are compared one by one; comparing takes the square of that."""
 
 
-def robustness_section(summary: dict[str, Any], words: Words) -> Html:
+def robustness_section(summary: dict[str, Any], words: Words) -> Section:
     """Score, chart, table and failures; or why there are none."""
     document, title = summary["robustness"], words("Robustness", "稳健性")
     if "skipped" in document:
@@ -102,7 +104,7 @@ def _categories(document: dict[str, Any], words: Words) -> str:
     names = (words("Test", "测试方式"), words("Passed", "通过"), words("Rate", "通过率"))
     header = [column(words("Category", "类别")), column(names[0]), column(names[1], "n"), column(names[2], "n")]
     rows = []
-    for one in main["categories"]:
+    for one in main["categories"][:MAX_CATEGORIES]:
         interval = f'<span class="interval">{words.span(one["interval"], share=True)}</span>' if one["interval"] else ""
         rows.append(
             [

@@ -8,7 +8,7 @@ from typing import Any
 
 from jobs import chart_svg, wording
 from jobs.report_charts import loss
-from jobs.report_html import Html, Words, figure, fitting, foreign, heading, row_head, section, table
+from jobs.report_html import Section, Words, figure, fitting, foreign, heading, row_head, section, table
 from jobs.report_legend import legend
 
 MAX_POINTS = 1_000_000
@@ -16,7 +16,7 @@ MAX_FACTS = 200
 MAX_BYTES = 120_000
 
 
-def training_section(training: dict[str, Any] | None, words: Words) -> Html | None:
+def training_section(training: dict[str, Any] | None, words: Words) -> Section | None:
     """The loss over the steps; None where none is known."""
     points, validation = curves(training)
     chart = loss(points, validation, words)
@@ -39,7 +39,7 @@ def curves(training: dict[str, Any] | None) -> tuple[list[tuple[float, float]], 
     return _points((training or {}).get("losses")), _points((training or {}).get("evaluations"))
 
 
-def facts_section(facts: Mapping[str, Any], words: Words) -> Html | None:
+def facts_section(facts: Mapping[str, Any], words: Words) -> Section | None:
     """What the run was made of; a mapping is a part of its own.  None where there are no facts."""
     listed = list(_flat(facts))[:MAX_FACTS]
     if not listed:

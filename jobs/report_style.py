@@ -202,10 +202,11 @@ del { background: var(--out); text-decoration: line-through; }
   details::details-content { content-visibility: visible; display: block; block-size: auto; }
   .scroll { overflow: visible; } table { font-size: 8.5pt; }
   th, td { padding: .35rem .4rem; }
-  .comparison { font-size: 7pt; } .comparison thead th, .comparison tbody th { white-space: normal; font-size: inherit; }
+  .comparison { font-size: 7pt; }
+  .comparison thead th, .comparison tbody th { white-space: normal; font-size: inherit; }
   .comparison .interval { font-size: 6pt; } .comparison th, .comparison td { padding: .3rem .25rem; }
   .plots { grid-template-columns: 1fr 1fr; }
-  .beside { grid-template-columns: minmax(0, 15rem) minmax(0, 1fr); gap: 1.5rem; }
+  .beside { grid-template-columns: minmax(0, 20rem) minmax(0, 1fr); gap: 1.5rem; }
   .errors th button::after { content: ""; }
 }
 """

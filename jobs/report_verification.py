@@ -6,7 +6,20 @@ from typing import Any, NamedTuple
 
 from jobs import wording
 from jobs.checks import Check, Status
-from jobs.report_html import Html, Words, cell, column, fitting, foreign, paragraph, row_head, section, table, text
+from jobs.report_html import (
+    Html,
+    Section,
+    Words,
+    cell,
+    column,
+    fitting,
+    foreign,
+    paragraph,
+    row_head,
+    section,
+    table,
+    text,
+)
 
 MAX_CHECKS = 200
 MAX_BYTES = 120_000
@@ -48,7 +61,7 @@ def verdict(verification: dict[str, Any] | None, words: Words) -> Verdict:
     return Verdict("warn", words("not proven", "未得到证明"), said)
 
 
-def verification_section(verification: dict[str, Any] | None, words: Words) -> Html:
+def verification_section(verification: dict[str, Any] | None, words: Words) -> Section:
     """The verdict and every check."""
     status, word, detail = verdict(verification, words)
     line = words("The adapter: {word} ({detail}).", "适配器：{word}（{detail}）。", word=word, detail=detail)
