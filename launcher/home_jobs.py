@@ -199,8 +199,8 @@ def evaluate(home: HomeRun, settings: Settings, observer: Observer, asked: Evalu
 def predict(home: HomeRun, workspace: Path, texts: Path, out: Path, keep: Path, observer: Observer) -> dict[str, Any]:
     """The figures of an answer to all texts of a file, which is at `out` afterwards; both are forms of `jobs.answers`.
 
-    In the file `keep` an interrupted one finds how far it was.  `home` has a base.  Raises VerificationFailed where
-    what lies here is not what a run that succeeded vouches for.
+    In the file `keep` an interrupted one sees how far it was.  `home` has a base.  Raises VerificationFailed where what
+    lies here is not what a run that succeeded vouches for.
     """
     _require_vouched_for(home, "asked")
     options = ["--base", str(home.base), "--data", str(texts), "--out", str(out)]

@@ -39,7 +39,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def run(base: Path, tmp_path_factory: pytest.TempPathFactory) -> RunDirectory:
     """As it lies here after a pull; not to be changed."""
-    run = make_run(tmp_path_factory.mktemp("runs"), base, baselines=["majority"])
+    run = make_run(tmp_path_factory.mktemp("runs"), base, baselines=["majority"], tokens_per_batch=2048)
     assert jobs_main(["train", str(run.root)]) == 0
     assert jobs_main(["finish", str(run.root)]) == 0
     return run
@@ -113,7 +113,7 @@ def test_a_file_is_answered_whole_and_an_interrupted_one_goes_on(
     # At once and in this process: the same bytes.
     given = tmp_path / "texts.jsonl"
     given.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts), "utf-8")
-    answers.answer(run, base, given, tmp_path / "again.csv", tokens_per_batch=128, keep=tmp_path / "kept")
+    answers.answer(run, base, given, tmp_path / "again.csv", tokens_per_batch=2048, keep=tmp_path / "kept")
     same = (tmp_path / "again.csv").read_bytes() == (kept.parent / "answers.csv").read_bytes()
     assert same
 
@@ -177,8 +177,10 @@ def test_temperature_and_threshold_are_applied(run: RunDirectory, base: Path, tm
     copy = told(RunDirectory(Path(shutil.copytree(run.root, tmp_path / run.run_id))), temperature=4.0, threshold=0.999)
     texts = tmp_path / "texts.jsonl"
     texts.write_text("".join(json.dumps({"text": text}) + "\n" for text, _ in ROWS), "utf-8")
-    figures = answers.answer(copy, base, texts, tmp_path / "scaled.jsonl", tokens_per_batch=128, keep=tmp_path / "kept")
-    answers.answer(run, base, texts, tmp_path / "plain.jsonl", tokens_per_batch=128, keep=tmp_path / "kept")
+    figures = answers.answer(
+        copy, base, texts, tmp_path / "scaled.jsonl", tokens_per_batch=2048, keep=tmp_path / "kept"
+    )
+    answers.answer(run, base, texts, tmp_path / "plain.jsonl", tokens_per_batch=2048, keep=tmp_path / "kept")
     scaled, plain = (
         [json.loads(line) for line in (tmp_path / name).read_text("utf-8").splitlines()]
         for name in ("scaled.jsonl", "plain.jsonl")
@@ -222,7 +224,7 @@ def test_another_base_is_told(run: RunDirectory, tmp_path: Path, capfd: pytest.C
         file.write(b"\x01")
     texts = tmp_path / "texts.jsonl"
     texts.write_text('{"text": "x"}\n')
-    answers.answer(run, other, texts, tmp_path / "out.csv", tokens_per_batch=128, keep=tmp_path / "kept")
+    answers.answer(run, other, texts, tmp_path / "out.csv", tokens_per_batch=2048, keep=tmp_path / "kept")
     assert "is not the file that was trained on" in capfd.readouterr().out
 
 

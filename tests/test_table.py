@@ -261,3 +261,50 @@ def test_chinese_comes_back_the_same_from_gbk(tmp_path_factory: pytest.TempPathF
     folder = tmp_path_factory.mktemp("gbk")
     rows = [(text, "好") for text in texts]
     assert table.read(file_of(folder, as_csv(rows).encode("gbk"))).texts == texts
+
+
+# --- texts without labels
+
+
+@pytest.mark.parametrize("kind", ["csv", "tsv", "jsonl", "parquet"])
+def test_texts_alone_are_read_as_with_labels(kind: str, tmp_path: Path) -> None:
+    texts = ["好，房间", 'a "quoted" one', "two\nlines", "", "\u2028", "666"]
+    path = tmp_path / f"rows.{kind}"
+    if kind == "parquet":
+        pyarrow.parquet.write_table(pyarrow.table({"id": list(range(6)), "text": texts}), path)
+    elif kind == "jsonl":
+        path.write_text("".join(json.dumps({"id": 1, "text": text}) + "\n" for text in texts), "utf-8")
+    else:
+        with path.open("w", encoding="gbk", newline="") as file:
+            some = csv.writer(file, delimiter="," if kind == "csv" else "\t")
+            texts[4] = "x"
+            some.writerows([["id", "text"], *enumerate(texts)])
+    assert list(table.texts(path)) == texts
+    with pytest.raises(DataError, match="no column 'review'; columns: id, text") as caught:
+        list(table.texts(path, "review"))
+    assert caught.value.hint == "name the column of the texts: --text-column"
+
+
+def test_lines_of_a_text_file(tmp_path: Path) -> None:
+    path = tmp_path / "texts.txt"
+    path.write_bytes('\ufeff一\r\n\r\n"b"\tc,d\n \n末'.encode())
+    assert list(table.texts(path)) == ["一", "", '"b"\tc,d', " ", "末"]
+    path.write_bytes(b"a\x00b\n")
+    with pytest.raises(DataError, match="NUL"):
+        list(table.texts(path))
+
+
+def test_texts_are_read_as_they_are_asked_for(tmp_path: Path) -> None:
+    """The row that is wrong is met when it is its turn, and no list of all rows is made."""
+    path = tmp_path / "rows.csv"
+    path.write_text("text\n" + "good\n" * 1000 + "a,b\n")
+    texts = table.texts(path)
+    assert [next(texts) for _ in range(1000)] == ["good"] * 1000
+    with pytest.raises(DataError, match="line 1002: 2 fields"):
+        next(texts)
+
+
+def test_a_tsv_with_lone_quotes_is_read_plain_also_for_its_texts(tmp_path: Path) -> None:
+    path = tmp_path / "rows.tsv"
+    path.write_text('text\tlabel\na "b\tx\n"c d\ty\n')
+    assert list(table.texts(path)) == ['a "b', '"c d'] == table.read(path).texts
