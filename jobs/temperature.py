@@ -42,8 +42,9 @@ class Fit(NamedTuple):
 def fit(logits: npt.NDArray[Any], truth: Integers) -> Fit:
     """The temperature in [0.05, 20] with the lowest mean NLL on logits (N, C), truth (N,), to ten digits.
 
-    None with fewer than 20 rows, with logits that are not finite, or all equal within their rows.  Where rows are all
-    right (or nearly never), NLL falls towards a bound: then it is the bound, and the note says so.
+    NLL is that of the true label with 1 row of N + 2 taken from it, as in Platt 1999: where all of few rows are right,
+    the plain one falls until every confidence is 1.  None with fewer than 20 rows, with logits that are not finite, or
+    all equal within their rows; where it still falls towards a bound it is the bound, and the note says so.
     Guo et al. 2017, arXiv:1706.04599, section 4.2.
     """
     rows = len(truth)
@@ -78,7 +79,10 @@ def _best(below: Floats, truth: Integers) -> tuple[float, str]:
     NLL is convex in 1/T, so its slope changes sign once; halving is done in log T.  A sign is found to the last digits,
     a minimum itself only to half of them, and would differ between machines.
     """
-    said = below[np.arange(len(truth)), truth].mean()
+    true = below[np.arange(len(truth)), truth]  # (N,)
+    others = (below.sum(axis=1) - true) / (below.shape[1] - 1)
+    taken = 1 / (len(truth) + 2)
+    said = float(((1 - taken) * true + taken * others).mean())
     if _slope(below, said, LOWEST) <= 0:
         return LOWEST, f"the temperature stands at its lower bound {LOWEST}: sharper would fit better still"
     if _slope(below, said, HIGHEST) >= 0:
@@ -94,7 +98,7 @@ def _best(below: Floats, truth: Integers) -> tuple[float, str]:
 
 
 def _slope(below: Floats, said: float, temperature: float) -> float:
-    """Derivative of mean NLL by 1/T: the mean logit that the model expects, less the mean logit of the true class."""
+    """Derivative of mean NLL by 1/T: the mean logit that the model expects, less `said`, the mean one of the labels."""
     exponentials = np.exp(below / temperature)
     expected = (exponentials * below).sum(axis=1) / exponentials.sum(axis=1)
     return float(expected.mean() - said)

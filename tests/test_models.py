@@ -22,7 +22,6 @@ from jobs import (
     base_tensors,
     baselines,
     batches,
-    evaluation,
     inference,
     probes,
     reproduction,
@@ -31,6 +30,7 @@ from jobs import (
     verification,
 )
 from jobs import model as models
+from jobs.classifier import Classifier
 from jobs.errors import AdapterRejected, DataError, JobError
 from jobs.spec import Spec, from_mapping
 from jobs.static_subject import Told
@@ -250,7 +250,7 @@ def test_a_run_of_another_kind_of_base(kind: str, tmp_path: Path) -> None:
     checks += reproduction.reproduce(run.adapter, run.probes, base, where="host")
     assert [check for check in checks if check.status != "pass"] == []
     texts = [text for text, _ in toy_rows(40, 1)]
-    logits = evaluation.infer(run, base, texts, evaluation.read_trained(run), "auto")
+    logits = Classifier.open(base, run.adapter, label_names=("bad", "good")).logits(texts)
     truth = np.array([label == "good" for _, label in toy_rows(40, 1)])
     assert (logits.argmax(axis=1) == truth).mean() == record["best"]["accuracy"]
 

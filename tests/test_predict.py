@@ -59,8 +59,10 @@ def test_texts_of_the_command_line(cli: Cli, run: RunDirectory, base: Path) -> N
     assert (good["label"], bad["label"]) == ("good", "bad")
     assert (good["text"], bad["text"]) == ("好美佳", "坏\x1b[31m差")
     assert 0.5 <= good["confidence"] <= 1 and "decision" not in good
-    shares = adapter.empty_text_logits(run.adapter, 2)
-    assert shares is not None and empty["confidence"] == pytest.approx(np.exp(max(shares)), abs=1e-5)
+    shares, temperature = adapter.empty_text_logits(run.adapter, 2), adapter.temperature(run.adapter)
+    assert shares is not None and temperature is not None
+    odds = (max(shares) - min(shares)) / temperature
+    assert empty["confidence"] == pytest.approx(1 / (1 + np.exp(-odds)), abs=1e-5)
     assert (told.data["rows"], told.data["labels"]["good"] + told.data["labels"]["bad"]) == (3, 3)
 
 
@@ -158,7 +160,7 @@ def test_an_adapter_that_nobody_vouches_for_is_not_asked(
     cli: Cli, run: RunDirectory, base: Path, tmp_path: Path
 ) -> None:
     copy = RunDirectory(Path(shutil.copytree(run.root, tmp_path / run.run_id)))
-    told(copy, temperature=2.0)
+    (copy.adapter / adapter.CLASSIFIER).write_text(json.dumps({"temperature": 2.0}))
     refused = cli("predict", str(copy.root), "x", "--base", str(base), "--json")
     assert (refused.status, refused.error["code"]) == (7, "verification_failed")
     assert "is not asked: manifest: adapter/classifier.json" in refused.error["message"]
@@ -167,20 +169,28 @@ def test_an_adapter_that_nobody_vouches_for_is_not_asked(
 # --- how logits are read
 
 
-def told(run: RunDirectory, **keys: Any) -> RunDirectory:
-    path = run.adapter / adapter.CLASSIFIER
-    path.write_text(json.dumps(json.loads(path.read_text()) | keys))
-    return run
+def told(folder: Path, run: RunDirectory, temperature: float | None, threshold: float | None) -> RunDirectory:
+    """A copy of the run that was trained to this temperature and threshold."""
+    copy = RunDirectory(Path(shutil.copytree(run.root, folder / run.run_id)))
+    fitted = {"value": temperature, "rows": 40, "nll_before": 0.5, "nll_after": 0.4}
+    decision = {"goal": "f1", "threshold": threshold, "reached": True, "validation": {}}
+    record = {"temperatures": {"lora": fitted} if temperature else {}, "decision": decision if threshold else None}
+    for path, keys in (
+        (copy.adapter / adapter.CLASSIFIER, {"temperature": temperature, "threshold": threshold}),
+        (copy.training, record),
+    ):
+        path.write_text(json.dumps(json.loads(path.read_text()) | keys))
+    return copy
 
 
 def test_temperature_and_threshold_are_applied(run: RunDirectory, base: Path, tmp_path: Path) -> None:
-    copy = told(RunDirectory(Path(shutil.copytree(run.root, tmp_path / run.run_id))), temperature=4.0, threshold=0.999)
+    copy, without = told(tmp_path / "a", run, 4.0, 0.999), told(tmp_path / "b", run, None, None)
     texts = tmp_path / "texts.jsonl"
     texts.write_text("".join(json.dumps({"text": text}) + "\n" for text, _ in ROWS), "utf-8")
     figures = answers.answer(
         copy, base, texts, tmp_path / "scaled.jsonl", tokens_per_batch=2048, keep=tmp_path / "kept"
     )
-    answers.answer(run, base, texts, tmp_path / "plain.jsonl", tokens_per_batch=2048, keep=tmp_path / "kept")
+    answers.answer(without, base, texts, tmp_path / "plain.jsonl", tokens_per_batch=2048, keep=tmp_path / "kept")
     scaled, plain = (
         [json.loads(line) for line in (tmp_path / name).read_text("utf-8").splitlines()]
         for name in ("scaled.jsonl", "plain.jsonl")

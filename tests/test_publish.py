@@ -17,8 +17,9 @@ from typing import Any
 import pytest
 from tiny import make_base, make_run
 
-from jobs import atomic, evaluation, manifest, run_checks, training
+from jobs import atomic, manifest, run_checks, training
 from jobs.__main__ import main as jobs_main
+from jobs.classifier import Classifier
 from jobs.errors import AdapterRejected
 from jobs.run_directory import RunDirectory
 from jobs.submission import load as load_submission
@@ -163,7 +164,7 @@ def test_a_published_adapter_answers_as_ours_does_with_nothing_of_ours(
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     logits, answers, empty = json.loads(done.stdout.splitlines()[-1])
-    ours = evaluation.infer(run, base, texts, evaluation.read_trained(run), 4096)
+    ours = Classifier.open(base, run.adapter, label_names=("bad", "good")).logits(texts)
     for found, expected in zip(logits, ours.tolist(), strict=True):
         assert found == pytest.approx(expected, abs=1e-4)
     assert [label for label, _ in answers] == [("bad", "good")[int(row.argmax())] for row in ours]

@@ -9,14 +9,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-
-from jobs import atomic, predictions_parquet, robustness_record, side_by_side
+@@
+from jobs import adapter, predictions_parquet, safetensors_file, side_by_side, suite
 from jobs.errors import BrokenRun, DataError
 from jobs.predictions import Predictions
 from jobs.run_directory import RunDirectory
-from jobs.side_by_side import Contestant, compare
+from jobs.side_by_side import Asked, Contestant, compare
 from tests.hand_made import adapter_of
 
 ROWS = [("不好", "bad"), ("很好", "good"), ("很好", "good"), ("还行", "good"), ("还行", "bad"), ("差", "bad")]
@@ -118,83 +116,37 @@ def test_what_has_no_temperature_is_not_scaled() -> None:
 # --- Robustness
 
 
-def robustness(failed: dict[str, list[str]], cases: int = 10, sha256: str = "f" * 64, **changes: Any) -> dict[str, Any]:
-    kinds = [{"category": name, "cases": cases, "passed": cases - len(ids)} for name, ids in failed.items()]
-    score = 100 * sum(kind["passed"] for kind in kinds) / cases / len(kinds)
-    model = {"key": "lora", "score": score, "interval": [max(0, score - 9), min(100, score + 9)], "categories": kinds}
-    failures = [{"id": one, "category": name} for name, ids in failed.items() for one in ids]
-    document = {"sha256": sha256, "models": [{"key": "tfidf"}, model], "failures": failures}
-    return {"robustness": document | changes}
+CASES = suite.Suite(
+    "own",
+    tuple(suite.Case(f"{kind}-{n}", kind, suite.MINIMUM, f"{kind} {n}", "good") for kind in ("typos", "emoji")
+          for n in range(10)),
+)  # fmt: skip
+
+
+def asked(failed: dict[str, int], cases: suite.Suite = CASES) -> Asked:
+    """The suite, of which so many of each category failed."""
+    passed = np.array([int(case.id.split("-")[1]) >= failed.get(case.category, 0) for case in cases.cases])
+    return Asked(cases, passed, 100 * float(passed.mean()), [0.0, 100.0])
 
 
 def test_robustness_is_compared_case_by_case() -> None:
-    one = robustness_record.of(robustness({"typos": ["t1", "t2", "t3"], "emoji": []}))
-    other = robustness_record.of(robustness({"emoji": ["e1"], "typos": ["t1"]}))
-    assert one and other
-    paired = robustness_record.paired(one, other)
-    assert not isinstance(paired, str)
-    passed, other_passed, category = paired
-    assert [np.bincount(category, weights=~values).tolist() for values in (passed, other_passed)] == [[3, 0], [1, 1]]
-    assert int((passed & ~other_passed).sum()) == 1 and int((~passed & other_passed).sum()) == 2
+    one, other = asked({"typos": 3}), asked({"typos": 1, "emoji": 1})
     compared = compare([contestant("a", robustness=one), contestant("b", robustness=other)])
     [found] = compared["comparisons"]
-    assert found["differences"]["robustness"]["difference"] == pytest.approx(
-        5.0
-    )  # 20 of typos, less 10 of emoji, halved
+    # 20 points of typos, less 10 of emoji, halved.
+    assert found["differences"]["robustness"]["difference"] == pytest.approx(5.0)
     assert any(sentence.startswith("Robustness of b less that of a: +5.0 (95 %") for sentence in found["sentences"])
     assert compared["runs"][0]["robustness"]["score"] == 85.0
 
 
 @pytest.mark.parametrize(
-    ("document", "says"),
-    [
-        (None, "none is known of b"),
-        (robustness({"typos": ["t1"]}, sha256="0" * 64), "the suites differ"),
-        (robustness({"typos": ["t1"], "emoji": []}), "the categories differ"),
-        (robustness({"typos": ["t1", "t2"]}, failures=[{"id": "t1", "category": "typos"}]), "more cases failed than"),
-        (robustness({"typos": [f"x{number}" for number in range(10)]}), "more different cases failed than there are"),
-    ],
+    ("other", "says"),
+    [(None, "none is known of b"), (asked({}, suite.Suite("own", CASES.cases[:15])), "the suites differ")],
 )
-def test_where_robustness_cant_be_compared_the_note_says_why(document: dict[str, Any] | None, says: str) -> None:
-    record = robustness_record.of(robustness({"typos": ["t1"]}))
-    other = robustness_record.of(document) if document else None
-    assert document is None or other is not None
-    compared = compare([contestant("a", robustness=record), contestant("b", robustness=other)])
+def test_where_robustness_cant_be_compared_the_note_says_why(other: Asked | None, says: str) -> None:
+    compared = compare([contestant("a", robustness=asked({})), contestant("b", robustness=other)])
     assert compared["comparisons"][0]["differences"]["robustness"] is None
     assert any(note.startswith(f"robustness of b and a is not compared: {says}") for note in compared["notes"])
-
-
-@pytest.mark.parametrize(
-    "document",
-    [
-        {}, {"robustness": None}, {"robustness": {"skipped": "no base"}}, {"robustness": []},
-        robustness({"typos": []}, models=[]),
-        robustness({"typos": []}, models=[{"key": "lora", "score": 10**400, "interval": [0, 1], "categories": []}]),
-        robustness({"typos": []}, models=[{"key": "lora", "score": 50, "interval": [0], "categories": []}]),
-        robustness({"typos": []}, failures=[{"id": "t", "category": ["typos"]}]),
-        robustness({"typos": []}, failures=[{"id": "t", "category": "typos"}]),
-        robustness({"typos": []}, cases=10**9),
-        robustness({"typos": []}, cases=True),
-    ],
-    ids=lambda document: str(document)[:60],
-)  # fmt: skip
-def test_a_record_that_is_none_is_none(document: dict[str, Any]) -> None:
-    assert robustness_record.of(document) is None
-
-
-_JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(
-        st.sampled_from(["robustness", "models", "failures", "key", "score", "categories", "cases", "id"]), inner
-    ),
-    max_leaves=10,
-)  # fmt: skip
-
-
-@settings(deadline=None, max_examples=100)
-@given(_JSON)
-def test_any_document_is_a_record_or_none(document: Any) -> None:
-    assert robustness_record.of({"robustness": document}) is None
 
 
 # --- What is read
@@ -216,11 +168,21 @@ def test_the_last_evaluation_here_comes_before_what_was_pulled(run: RunDirectory
     earlier.save(run.earlier_home_predictions)
     assert side_by_side.read(run, "a").predictions.logits["lora"][0, 1] == 0.5
     predictions_parquet.save(run.home_predictions, contestant("a", log_odds=[4.0] * 6).predictions, 2.0)
-    atomic.write_json(run.home_metrics, {"temperature": {"value": 2.0}, **robustness({"typos": []})})
     here = side_by_side.read(run, "a")
     assert here.predictions.logits["lora"][0, 1] == 2.0
-    assert (here.source, here.temperature) == (side_by_side.HERE, 2.0)
-    assert here.robustness and here.robustness.score == 100
+    assert (here.source, here.robustness) == (side_by_side.HERE, None)
+
+
+def test_temperature_and_suite_are_those_of_the_run(run: RunDirectory) -> None:
+    fitted = {"value": 2.0, "rows": 40, "nll_before": 0.5, "nll_after": 0.4}
+    changed(run.training, temperatures={"lora": fitted})
+    changed(run.adapter / adapter.CLASSIFIER, temperature=2.0)
+    suite.dump(CASES, run.suite)
+    answers = np.array([[0.0, 1.0 if "emoji" in text else -1.0] for text in CASES.texts], np.float32)
+    safetensors_file.write(run.suite_logits, {"lora": answers})
+    found = side_by_side.read(run, "a")
+    assert found.temperature == 2.0
+    assert found.robustness and (found.robustness.score, int(found.robustness.passed.sum())) == (50.0, 10)
 
 
 def test_another_evaluation_is_read_by_its_name(run: RunDirectory) -> None:
@@ -230,10 +192,8 @@ def test_another_evaluation_is_read_by_its_name(run: RunDirectory) -> None:
     assert side_by_side.read(run, "a", "more").source == side_by_side.HERE
 
 
-@pytest.mark.parametrize("value", ["1", None, 0, -1, float("inf"), 10**400, [1], {}])
-def test_a_temperature_that_is_none_is_none(run: RunDirectory, value: Any) -> None:
-    run.metrics.write_text(json.dumps({"temperature": {"value": value}}))
-    assert side_by_side.read(run, "a").temperature is None
+def changed(path: Path, **keys: Any) -> None:
+    path.write_text(json.dumps(json.loads(path.read_text()) | keys))
 
 
 def test_predictions_of_other_labels_than_the_training_are_refused(run: RunDirectory) -> None:

@@ -21,6 +21,7 @@ from tiny import make_base, make_run, toy_rows
 from jobs import adapter, baselines, batches, evaluation, inference, probes, submission, training
 from jobs import model as models
 from jobs.checkpoint import Checkpoint, Checkpoints
+from jobs.classifier import Classifier
 from jobs.errors import AdapterRejected, JobError
 from jobs.events import parse_events
 from jobs.run_directory import RunDirectory
@@ -176,8 +177,7 @@ def test_empty_texts_are_answered_without_the_model(base: Path, tmp_path: Path) 
     assert adapter.empty_text_logits(run.adapter, 2) == pytest.approx(expected.tolist(), abs=1e-6)
     found = baselines.load(run.artifacts / baselines.FILE)["frozen_head"]["test"]
     assert found[0].tolist() == pytest.approx(expected.tolist(), abs=1e-6)
-    trained = evaluation.read_trained(run)
-    said = evaluation.infer(run, base, ["", "好好", "\t"], trained, "auto")
+    said = Classifier.open(base, run.adapter, label_names=("bad", "good")).logits(["", "好好", "\t"])
     assert said[0].tolist() == said[2].tolist() == pytest.approx(expected.tolist(), abs=1e-6)
     assert said[1].tolist() != said[0].tolist()
 

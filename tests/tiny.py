@@ -168,6 +168,7 @@ def make_run(
         "train_batch_size": 8,
         "tokens_per_batch": 128,
         "max_length": 48,
+        "robustness": "no",  # two thousand texts more a training
     }
     code = provenance.code_sha256(manifest.sha256_of(path) for path in provenance.PACKAGE.glob("*.py"))
     sent = tuple(replace(entry, path=f"inputs/base/{entry.path}") for entry in base_files)

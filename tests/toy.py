@@ -32,6 +32,7 @@ def write_task(folder: Path, *, train: int = 200, held_out: int = 80, seed: int 
         "learning_rate": "2e-3",
         "lora_alpha": 8,
         "max_length": 64,
+        "robustness": "no",
         "data": "{train: train.csv, validation: validation.csv, test: test.csv}",
     }
     (folder / "toy.yaml").write_text("".join(f"{key}: {value}\n" for key, value in (spec | keys).items()), "utf-8")
