@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 DPI = 200
+NAMES = ("roc", "pr", "reliability", "confusion", "risk_coverage", "robustness", "loss")
 _WIDTH = 4.8
 _WORDS = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._+-]{0,30}\Z")
 _MARKERS = {"circle": "o", "square": "s", "diamond": "D", "cross": "x"}
@@ -68,8 +69,8 @@ def write(folder: Path, summary: dict[str, Any], counted: Curves, training: dict
         settings.update(_RC)
         for name, charts in _charts(summary, counted, training, words).items():
             shown = [chart for chart in charts if chart is not None]
-            figure = Figure(figsize=(_WIDTH * max(1, len(shown)), 1), layout="constrained")
             if shown:
+                figure = Figure(figsize=(_WIDTH * len(shown), 1), layout="constrained")
                 _charted(figure, shown)
                 drawn[name] = _png(figure)
         if len(summary["label_names"]) <= MAX_MATRIX_CLASSES:
@@ -77,7 +78,7 @@ def write(folder: Path, summary: dict[str, Any], counted: Curves, training: dict
             _confusion(figure, summary)
             drawn["confusion"] = _png(figure)
     written = []
-    for name in (*_NAMES, "confusion"):
+    for name in NAMES:
         path = folder / f"{name}.png"
         if name in drawn:
             atomic.write_bytes(path, drawn[name])
@@ -85,9 +86,6 @@ def write(folder: Path, summary: dict[str, Any], counted: Curves, training: dict
         else:
             path.unlink(missing_ok=True)
     return written
-
-
-_NAMES = ("roc", "pr", "reliability", "risk_coverage", "robustness", "loss")
 
 
 def _charts(
@@ -136,17 +134,9 @@ def _legend(figure: Figure, chart: Chart) -> None:
         marker = _MARKERS[look.marker] if style in dotted or style not in lined else ""
         line: Any = (0, look.dashes or None) if style in lined else "none"
         handles.append(
-            Line2D(
-                [],
-                [],
-                color=look.light,
-                linewidth=look.width,
-                linestyle=line,
-                marker=marker,
-                markersize=4,
-                label=f"{title}: {value}",
-            )  # fmt: skip
-        )
+            Line2D([], [], color=look.light, linewidth=look.width, linestyle=line, marker=marker, markersize=4,
+                   label=f"{title}: {value}")
+        )  # fmt: skip
     if handles:
         figure.legend(handles=handles, loc="outside lower left")
 

@@ -165,7 +165,9 @@ def _which_ece(summary: dict[str, Any], words: Words) -> list[Html]:
     ]
     header = [column(words("Definition", "定义")), *(column(title, "n") for title in blocks)]
     intro = words(
-        "Numbers called ECE are often not comparable: they differ in what is binned and how. All of the LoRA adapter:",
-        "都叫 ECE 的数字往往不可比：分箱的对象和方式各不相同。以下均为 LoRA 适配器：",
+        "Numbers called ECE are often not comparable: they differ in what is binned and how. Here are all of them, "
+        "of one model: {model}.",
+        "都叫 ECE 的数字往往不可比：分箱的对象和方式各不相同。以下各值均来自同一个模型：{model}。",
+        model=words.model(main_model(summary)),
     )
     return [paragraph(intro), table("definitions stack", header, [*rows, *floors])]

@@ -6,7 +6,7 @@ The page's script makes the table searchable from what stands in it; without the
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from jobs import wording
@@ -43,8 +43,8 @@ def errors_section(summary: dict[str, Any], predictions: Predictions, words: Wor
         none = words("There are none: every row is labelled correctly.", "没有错误：每一行都判对了。")
         return section("errors", title, paragraph(none))
     said = words(
-        "{wrong} of {rows} rows are wrong, {confident} of these with a confidence of {sure} or more. {likely} look "
-        "like a wrong label: where that is so, mend the data, not the model.",
+        "{wrong} of {rows} rows are wrong, {confident} of these with a confidence of {sure} or more. Labels that are "
+        "likely wrong themselves: {likely}; there mend the data, not the model.",
         "{rows} 行中有 {wrong} 行判错，其中 {confident} 行的置信度不低于 {sure}。{likely} 行看起来是标签标错了："
         "若确实如此，应改数据，而不是改模型。",
         wrong=number(errors["wrong"]),
@@ -76,7 +76,7 @@ def _groups(errors: dict[str, Any], words: Words) -> str:
         rows.append(
             [
                 Html(f'<th scope="row" class="{"by again" if repeated else "by"}">{text(by)}</th>'),
-                row_head(foreign(wording.term(str(one["name"]), words.lang), 80)),
+                row_head(foreign(_group(one, words), 80)),
                 *(
                     cell(number(one[key]), column_name, "n")
                     for key, column_name in zip(("rows", "wrong", "confident"), names, strict=False)
@@ -90,12 +90,18 @@ def _groups(errors: dict[str, Any], words: Words) -> str:
     return heading(words("Where they gather", "错误集中在哪里")) + table("groups stack", header, rows)
 
 
+def _group(group: dict[str, Any], words: Words) -> str:
+    """A group's name; a label is nobody's word but its owner's."""
+    name = str(group["name"])
+    return name if group["by"] == "label" else wording.term(name, words.lang)
+
+
 def _rows(errors: dict[str, Any], summary: dict[str, Any], predictions: Predictions, words: Words) -> str:
     shown = errors["rows"][:MAX_ROWS]
     limit = fitting((part for one in shown for part in _texts(one, predictions)), MAX_TEXT_CHARS, MAX_BYTES)
-    labels = {name: str(number) for number, name in enumerate(summary["label_names"])}
+    labels = {name: str(place) for place, name in enumerate(summary["label_names"])}
     counted = Counter(name for one in shown for name in one["groups"])
-    groups = {name: str(number) for number, (name, _) in enumerate(counted.most_common(MAX_GROUPS))}
+    groups = {name: str(place) for place, (name, _) in enumerate(counted.most_common(MAX_GROUPS))}
     names = (words("Confidence", "置信度"), words("Said", "判断"), words("Label", "标签"), words("Text", "文本"))
     header = [
         Html(f'<th scope="col" data-sort="number">{names[0]}</th>'),
@@ -137,7 +143,7 @@ def _row(
     names: tuple[Html, ...],
     words: Words,
 ) -> str:
-    numbers = " ".join(groups[name] for name in one["groups"] if name in groups)
+    member_of = " ".join(groups[name] for name in one["groups"] if name in groups)
     likely = " data-likely" if one["likely_wrong_label"] else ""
     notes = [f'<span class="row">#{one["row"] + 1:,}</span>']
     notes += [
@@ -161,16 +167,17 @@ def _row(
         cell(foreign(one["label"], 60), names[2]),
         f'<td class="text">{foreign(words_of_row, limit)}<span class="notes">{"".join(notes)}</span>{extra}</td>',
     ]
-    return f'<tr data-label="{labels[one["label"]]}" data-groups="{numbers}"{likely}>{"".join(cells)}</tr>'
+    return f'<tr data-label="{labels[one["label"]]}" data-groups="{member_of}"{likely}>{"".join(cells)}</tr>'
 
 
 def _filters(labels: dict[str, str], groups: dict[str, str], words: Words) -> str:
     """What the script works; hidden as long as there is none."""
     everything, doubtful = words("all", "全部"), words("likely wrong labels only", "只看可能标错的")
+    shown_groups = [(wording.term(name, words.lang), place) for name, place in groups.items()]
     fields = [
         f'<label>{words("Search", "搜索")}<input type="search" data-filter="search" autocomplete="off"></label>',
-        f"<label>{words('Label', '标签')}{_choice('label', labels, everything, words)}</label>",
-        f"<label>{words('Group', '分组')}{_choice('group', groups, everything, words)}</label>" if groups else "",
+        f"<label>{words('Label', '标签')}{_choice('label', labels.items(), everything)}</label>",
+        f"<label>{words('Group', '分组')}{_choice('group', shown_groups, everything)}</label>" if groups else "",
         f'<label class="check"><input type="checkbox" data-filter="likely">{doubtful}</label>',
     ]
     counted = words("{shown} of {all} shown", "显示 {all} 条中的 {shown} 条", shown="{shown}", all="{all}")
@@ -178,9 +185,6 @@ def _filters(labels: dict[str, str], groups: dict[str, str], words: Words) -> st
     return f'<div class="filters" hidden>{"".join(fields)}{count}</div>\n'
 
 
-def _choice(name: str, values: dict[str, str], everything: str, words: Words) -> str:
-    options = "".join(
-        f'<option value="{number}">{plain(wording.term(value, words.lang), 40)}</option>'
-        for value, number in values.items()
-    )
+def _choice(name: str, values: Iterable[tuple[str, str]], everything: str) -> str:
+    options = "".join(f'<option value="{place}">{plain(value, 40)}</option>' for value, place in values)
     return f'<select data-filter="{name}"><option value="">{everything}</option>{options}</select>'

@@ -29,7 +29,7 @@ def head(summary: dict[str, Any], verification: dict[str, Any] | None, words: Wo
         "{rows} test rows ({labels}); {source}.",
         "测试集 {rows} 行（{labels}）；{source}。",
         rows=number(summary["rows"]),
-        labels=_labels(summary, counted=True),
+        labels=_labels(summary, words, counted=True),
         source=wording.term(summary["source"], words.lang),
     )
     findings = "".join(paragraph(words.sentence(sentence), "finding") for sentence in others)
@@ -106,12 +106,12 @@ def _tiles(summary: dict[str, Any], verification: dict[str, Any] | None, words: 
     return f'<dl class="tiles">{shown}</dl>'
 
 
-def _labels(summary: dict[str, Any], counted: bool = False) -> Html:
+def _labels(summary: dict[str, Any], words: Words, counted: bool = False) -> Html:
     counts = list(summary["class_counts"].items())
     shown = [
         f"{foreign(name, 60)}&nbsp;{count:,}" if counted else foreign(name, 60) for name, count in counts[:MAX_LABELS]
     ]
-    return Html(", ".join([*shown, "…"] if len(counts) > MAX_LABELS else shown))
+    return Html(words(", ", "、").join([*shown, "…"] if len(counts) > MAX_LABELS else shown))
 
 
 def _task(summary: dict[str, Any], words: Words) -> Html:
@@ -120,7 +120,7 @@ def _task(summary: dict[str, Any], words: Words) -> Html:
         "label is known.",
         "它读一段文字，给出 {count} 个标签之一：{labels}。测试用了 {rows} 条已知正确标签的文本。",
         count=len(summary["label_names"]),
-        labels=_labels(summary),
+        labels=_labels(summary, words),
         rows=number(summary["rows"]),
     )
 
@@ -213,7 +213,9 @@ def _sureness(excess: float, words: Words) -> Html:
 
 
 def _coverage(share: float | None, words: Words) -> Html:
-    if not share:
+    if share is None:
+        return Html()
+    if share == 0:
         return words(
             " There is no share of the texts, however sure it is of them, of which it gets 99 % right.",
             "无论它多有把握，都找不出一部分文本能让它判对 99%。",
@@ -316,7 +318,7 @@ def _advice(summary: dict[str, Any], verification: dict[str, Any] | None, words:
         )
     if errors["confident"]:
         yield words(
-            "{count} errors are made with a confidence of {sure} or more: {place}.",
+            "Errors that it makes with a confidence of {sure} or more: {count}; {place}.",
             "有 {count} 个错误的置信度不低于 {sure}：{place}。",
             count=number(errors["confident"]),
             sure=words.sentence(f"{100 * errors['confidence_from']:g}{wording.unit(words.lang)}"),
@@ -351,7 +353,8 @@ def _worst_group(errors: dict[str, Any], rows: int) -> dict[str, Any] | None:
 
 
 def _group_name(group: dict[str, Any], words: Words) -> Html:
-    by, name = (wording.term(str(group[key]), words.lang) for key in ("by", "name"))
+    by, name = wording.term(str(group["by"]), words.lang), str(group["name"])
+    name = name if group["by"] == "label" else wording.term(name, words.lang)
     return Html(f"“{text(by)}: {foreign(short(name))}”")
 
 

@@ -48,12 +48,13 @@ def robustness_section(summary: dict[str, Any], words: Words) -> Section:
             why=foreign(str(document["skipped"]).rstrip("."), 400),
         )
         return section("robustness", title, paragraph(skipped))
-    chart = robustness_chart(document, words)
+    chart, main = robustness_chart(document, words), _main(document)
     drawing = ""
-    if chart is not None:
+    if chart is not None and main is not None:
         note = words(
-            "Bars: LoRA, with 95 % intervals; marks: the others. Number: score.",
-            "条形：LoRA，附 95% 区间；标记：其他模型。数字为得分。",
+            "Bars: {model}, with 95 % intervals; marks: the others. Number: score.",
+            "条形：{model}，附 95% 区间；标记：其他模型。数字为得分。",
+            model=words.model(main),
         )
         drawing = figure(chart.title, legend(chart, dots=True) + chart_svg.draw(chart), note)
     return section(
@@ -77,8 +78,9 @@ def _score(document: dict[str, Any], words: Words) -> Html:
     if main and main["score"] is not None:
         between = main["interval"]
         said += words(
-            " The LoRA adapter scores {score} of 100{between}: the mean of the categories' pass rates.",
-            "LoRA 适配器得分 {score}（满分 100{between}）：各类通过率的平均。",
+            " {model}: {score} of 100{between}, the mean of the categories' pass rates.",
+            "{model}得分 {score}（满分 100{between}）：各类通过率的平均。",
+            model=words.model(main),
             score=Html(f"<strong>{main['score']:.1f}</strong>"),
             between=words(
                 " (95 % interval {low} to {high})",

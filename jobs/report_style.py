@@ -123,7 +123,8 @@ summary:hover { background: var(--raised); }
 details[open] > summary { border-bottom: 1px solid var(--line); }
 details > :not(summary) { margin: .75rem .9rem; }
 .count { color: var(--muted); font-weight: 400; margin-left: .35rem; }
-.text { white-space: pre-line; } .failures { table-layout: fixed; } .wide { width: 46%; }
+.text { white-space: pre-line; } .failures, .categories { table-layout: fixed; }
+.categories th:first-child { width: 34%; } .wide { width: 46%; }
 ins, del { border-radius: 2px; padding: 0 .1em; color: inherit; }
 ins { background: var(--in); text-decoration: underline; }
 del { background: var(--out); text-decoration: line-through; }

@@ -154,6 +154,13 @@ def test_chinese_is_chinese_throughout(tmp_path):
     assert not re.search(r"\d ?\u00a0?%[a-z]|\d\u00a0%", page.text)
 
 
+def test_a_label_keeps_its_own_language(tmp_path):
+    source = report(tmp_path / "r.html", example(labels=("none", "better")), lang="zh")
+    assert '<option value="0">none</option><option value="1">better</option>' in source
+    groups = source[source.index('class="groups') : source.index('class="filters')]
+    assert "<bdi>better</bdi>" in groups and "<bdi>none</bdi>" in groups and "<bdi>无</bdi>" in groups
+
+
 @pytest.mark.parametrize("lang", wording.LANGUAGES)
 def test_the_same_arguments_give_the_same_bytes(tmp_path, lang):
     assert report(tmp_path / "a.html", lang=lang) == report(tmp_path / "b.html", lang=lang)
