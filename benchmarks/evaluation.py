@@ -3,9 +3,9 @@
 python benchmarks/evaluation.py [--rounds 2] [--shape demo|135m] [--rows N] [--lengths 12500,50000,200000]
 
 `pipeline` is `transformers.pipeline("text-classification", batch_size=32)` on a PeftModel loaded as documented;
-`launch` is `jobs.classifier`.  Each arm is a process of its own with two threads, they take turns, and what is timed is all from
-the first text to the last logit, without loading.  The adapter is of random numbers that are not small: it is logits
-that are compared.  `demo` is examples/tiny_qwen/base and the test split of the reviews; `135m` is a Llama-shaped base
+`launch` is `jobs.classifier`.  Each arm is a process of its own with two threads, they take turns, and what is timed
+is all from the first text to the last logit, without loading.  The adapter is of random numbers that are not small:
+logits are compared.  `demo` is examples/tiny_qwen/base and the test split of the reviews; `135m` is a Llama-shaped base
 of random weights, as large as SmolLM2-135M, with the same tokenizer.
 
 Then ours alone on so many rows (the reviews again and again, each with a number in front): rows a second, the CPU time
