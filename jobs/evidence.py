@@ -148,6 +148,8 @@ def answers_to_suite(run: RunDirectory, trained: Trained) -> Robustness | None:
         logits = {name: array.astype(np.float32) for name, array in safetensors_file.read_arrays(header).items()}
     except JobError as error:
         raise BrokenRun(f"the robustness suite of the run: {error.message}", hint=error.hint) from error
+    except OSError as error:
+        raise BrokenRun(f"the robustness suite of the run: {error.filename}: {error.strerror}") from error
     shape = (len(cases.texts), len(trained.label_names))
     for name, array in logits.items():
         if name not in MODEL_TITLES or array.shape != shape or not np.isfinite(array).all():

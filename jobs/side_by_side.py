@@ -243,18 +243,24 @@ def _named(found: dict[str, Any], model: str, against: str) -> dict[str, Any]:
         f"{says} (95 % interval of the difference {100 * low:+.1f} to {100 * high:+.1f} points; right alone on "
         f"{found['wins']:,} rows, wrong alone on {found['losses']:,}; McNemar {p_value(found['mcnemar_p'])})."
     )
-    others = [_difference(key, value, model, against) for key, value in found["differences"].items() if value]
+    others = [
+        _difference(key, value, model, against)
+        for key, value in found["differences"].items()
+        if value and value["difference"] is not None
+    ]
     return {**found, "model": model, "against": against, "title": against, "sentence": sentence,
             "sentences": [sentence, *others]}  # fmt: skip
 
 
 def _difference(key: str, value: dict[str, Any], model: str, against: str) -> str:
     name, form = _DIFFERENCES[key]
+    less = f"{name} of {model} less that of {against}: {form.format(value['difference'])}"
+    if value["interval"] is None:
+        return f"{less} (the rows are too few for an interval)."
     low, high = value["interval"]
     sign = _BETTER[key] * ((low > 0) - (high < 0))
     verdict = {1: f"better for {model}", -1: f"worse for {model}"}.get(sign, "no clear difference")
-    between = f"95 % interval {form.format(low)} to {form.format(high)}"
-    return f"{name} of {model} less that of {against}: {form.format(value['difference'])} ({between}); {verdict}."
+    return f"{less} (95 % interval {form.format(low)} to {form.format(high)}); {verdict}."
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-@@
+
 from jobs import adapter, predictions_parquet, safetensors_file, side_by_side, suite
 from jobs.errors import BrokenRun, DataError
 from jobs.predictions import Predictions
