@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -19,22 +18,14 @@ SEED = 20_171
 MOST, FEWEST = 1_000, 100
 WORK = 200_000_000
 """Rows times classes times resamples: 1,000 resamples up to 100,000 rows of two classes, 100 of a million."""
-CELLS = 1 << 20
-"""Counts that are held at once, 8 MB; a metric has some ten arrays of that size."""
+CELLS = 1 << 18
+"""Counts that are held at once, 2 MB: what a processor's cache can hold is fastest.  One resample at least."""
 MAY_LACK = 0.05
 TAILS = (0.025, 0.975)
 
 Interval = tuple[float, float]
 Statistic = Callable[[Floats], Mapping[str, Floats]]
 """Weights (R, N) -> values by name, each (R,), NaN where a resample has none."""
-
-
-@dataclass(frozen=True)
-class Bootstrapped:
-    """95 % intervals by name (None: no value in more than 5 % of the resamples), and how many resamples there were."""
-
-    intervals: dict[str, Interval | None]
-    resamples: int
 
 
 def count(rows: int, classes: int = 2) -> int:
@@ -61,18 +52,20 @@ def weights(strata: Integers, resamples: int) -> Iterator[Floats]:
         yield drawn
 
 
-def bootstrap(strata: Integers, *statistics: Statistic, classes: int = 2) -> Bootstrapped:
-    """Intervals of all that the statistics name, resampled within strata (N,).  Raises NoData when N is 0."""
-    resamples = count(len(strata), classes)
+def resampled(strata: Integers, *statistics: Statistic, classes: int = 2) -> dict[str, Floats]:
+    """What the statistics come to in every resample within strata (N,): values (R,) by name, R by `count`.
+
+    With one row a stratum all resamples are the sample, and an interval of no width would claim to be sure: all NaN.
+    Raises NoData when N is 0.
+    """
     found: dict[str, list[Floats]] = defaultdict(list)
-    for chunk in weights(strata, resamples):
+    for chunk in weights(strata, count(len(strata), classes)):
         for statistic in statistics:
             for name, values in statistic(chunk).items():
                 found[name].append(values)
-    # With one row a stratum all resamples are the sample; an interval of no width would claim to be sure.
-    if np.unique(strata).size == len(strata):
-        return Bootstrapped(dict.fromkeys(found), resamples)
-    return Bootstrapped({name: between_tails(np.concatenate(parts)) for name, parts in found.items()}, resamples)
+    nothing_to_draw = np.unique(strata).size == len(strata)
+    joined = {name: np.concatenate(parts) for name, parts in found.items()}
+    return {name: np.full_like(values, np.nan) if nothing_to_draw else values for name, values in joined.items()}
 
 
 def between_tails(values: Floats) -> Interval | None:

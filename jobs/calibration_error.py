@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from jobs.bootstrap import Interval, between_tails
 from jobs.score import Booleans, Floats, Integers, mean, need_rows
 from jobs.tied_order import TiedOrder, ones
 
@@ -49,17 +50,40 @@ class CalibrationError:
         need_rows(bins)
         self._bins, self._gap = bins, outcome - probability
         self._width = int(bins.max()) + 1
+        self._sums = self._summed(ones(len(bins)))
 
-    def __call__(self, weights: Floats) -> Floats:
-        """The error in [0, 1], (R,), of weights (R, N)."""
+    @property
+    def of_sample(self) -> float:
+        """The error of the rows themselves, in [0, 1]."""
+        return float(np.abs(self._sums).sum() / len(self._bins))
+
+    def __call__(self, weights: Floats) -> tuple[Floats, Floats]:
+        """The error in [0, 1] of weights (R, N), and what `interval` needs beside it: its noise, both (R,).
+
+        Noise is the same sum of the bins' deviations from their gaps in the sample.
+        """
+        sums, rows = self._summed(weights), weights.sum(axis=1)
+        return np.abs(sums).sum(axis=1) / rows, np.abs(sums - self._sums).sum(axis=1) / rows
+
+    def _summed(self, weights: Floats) -> Floats:
+        """Weighted gap of every bin, (R, bins)."""
         resamples = len(weights)
         place = (self._bins + self._width * np.arange(resamples)[:, None]).ravel()
         sums = np.bincount(place, (weights * self._gap).ravel(), self._width * resamples)
-        return np.asarray(np.abs(sums).reshape(resamples, -1).sum(axis=1) / weights.sum(axis=1))
+        return np.asarray(sums, np.float64).reshape(resamples, self._width)
 
-    def of_sample(self) -> float:
-        """The error of the rows themselves, in [0, 1]."""
-        return float(self(ones(len(self._bins)))[0])
+
+def interval(error: float, errors: Floats, noise: Floats) -> Interval | None:
+    """95 % interval of an ECE, from its resamples (R,) and their noise (R,); None where most are NaN.
+
+    Chance adds to an ECE, and resampling adds it again: of a calibrated model every resample is worse than the model.
+    So up to what noise alone may come to the lower bound is 0; above, it is as far away as the upper one.  The sum of
+    the bins' true gaps lies no further from the sum of the measured ones than the sum of their noise.
+    """
+    if (tails := between_tails(errors)) is None:
+        return None
+    high = max(error, tails[1])
+    return (0.0 if error <= np.quantile(noise, 0.95) else max(0.0, 2 * error - high)), high
 
 
 def expected_calibration_error(confidence: Floats, correct: Booleans, bins: int = BINS) -> float:
@@ -68,7 +92,7 @@ def expected_calibration_error(confidence: Floats, correct: Booleans, bins: int 
     confidence (N,) float in [0, 1]; correct (N,) bool.  Raises NoData when N is 0.
     Guo et al. 2017, arXiv:1706.04599, eq. 3.
     """
-    return CalibrationError(equal_width(confidence, bins), confidence, correct).of_sample()
+    return CalibrationError(equal_width(confidence, bins), confidence, correct).of_sample
 
 
 def equal_mass_error(confidence: Floats, correct: Booleans, bins: int = BINS) -> float:
@@ -76,7 +100,7 @@ def equal_mass_error(confidence: Floats, correct: Booleans, bins: int = BINS) ->
 
     As `expected_calibration_error`.  Nixon et al. 2019, arXiv:1904.01685.
     """
-    return CalibrationError(equal_mass(confidence, bins), confidence, correct).of_sample()
+    return CalibrationError(equal_mass(confidence, bins), confidence, correct).of_sample
 
 
 def class_error(probability: Floats, positive: Booleans, bins: int = BINS) -> float:

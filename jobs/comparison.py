@@ -5,15 +5,15 @@ numpy only.  Puts nothing into sentences.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from jobs import bootstrap
+from jobs import bootstrap, calibration_error
 from jobs.calibration_error import CalibrationError, equal_width
-from jobs.errors import NoData
-from jobs.intervals import paired_difference_interval
+from jobs.intervals import difference_interval, paired_difference_interval
 from jobs.probabilities import log_odds, softmax
 from jobs.ranking import Ranking
 from jobs.score import Booleans, Floats, Integers, need_rows
@@ -60,20 +60,19 @@ def compare(
     }
 
 
-def paired_difference(passed_a: Booleans, passed_b: Booleans, category: Integers) -> tuple[float, bootstrap.Interval]:
+def paired_difference(
+    passed_a: Booleans, passed_b: Booleans, category: Integers
+) -> tuple[float, bootstrap.Interval | None]:
     """Difference of two robustness scores in points, a less b, and its 95 % interval, by a paired bootstrap.
 
     A score is 100 times the mean of the categories' pass rates.  passed (K,) bool and category (K,) int, of the same
-    cases; cases are resampled within their category.  Raises NoData when K is 0.
+    cases; cases are resampled within their category.  No interval with one case a category.  Raises NoData when K is 0.
     """
     need_rows(category)
     _, place, sizes = np.unique(category, return_inverse=True, return_counts=True)
     points = 100 * (passed_a.astype(np.float64) - passed_b) / sizes[place] / len(sizes)
-    chunks = bootstrap.weights(category, bootstrap.count(len(category)))
-    interval = bootstrap.between_tails(np.concatenate([chunk @ points for chunk in chunks]))
-    if interval is None:
-        raise NoData("difference of robustness scores: no case has a result")
-    return float(points.sum()), interval
+    found = bootstrap.resampled(category, lambda weights: {"points": (weights * points).sum(axis=1)})
+    return math.fsum(points), bootstrap.between_tails(found["points"])
 
 
 def mcnemar_exact(wins: int, losses: int) -> float:
@@ -95,8 +94,26 @@ def mcnemar_exact(wins: int, losses: int) -> float:
     return min(1.0, 2 * tail / both)
 
 
+def _differences(truth: Integers, one: _Compared, other: _Compared, classes: int) -> dict[str, Any]:
+    """`{difference, interval}` by name, None where the difference has no value; interval None where it has none."""
+    first = bootstrap.resampled(truth, one, classes=classes)
+    second = bootstrap.resampled(truth, other, classes=classes)  # the same resamples: they depend on truth alone
+    found: dict[str, Any] = {"auc_roc": None}
+    if one.auc_roc is not None and other.auc_roc is not None:
+        interval = bootstrap.between_tails(first["auc_roc"] - second["auc_roc"])
+        found["auc_roc"] = _difference(one.auc_roc - other.auc_roc, interval)
+    # Chance adds to the smaller ECE more than to the larger one, so that the differences of the resamples are all too
+    # small (they held the true one in 34 to 95 of 100 simulations, this in 81 to 100).
+    own, others = one.ece_interval(first), other.ece_interval(second)
+    interval = None
+    if own is not None and others is not None:
+        correlation = _correlation(first["ece"], second["ece"])
+        interval = difference_interval(one.ece, own, other.ece, others, correlation)
+    return found | {"ece": _difference(one.ece - other.ece, interval)}
+
+
 class _Compared:
-    """AUC and ECE of one model, of weighted rows; ECE after the temperature where there is one."""
+    """AUC (None without a value) and ECE, after the temperature where there is one, of one model."""
 
     def __init__(
         self, truth: Integers, logits: npt.NDArray[Any], positive: int | None, temperature: float | None
@@ -106,23 +123,23 @@ class _Compared:
         self._ranking = Ranking(positives, log_odds(logits)[:, list(columns)])
         confidence = softmax(logits if temperature is None else scale(logits, temperature)).max(axis=1)
         self._error = CalibrationError(equal_width(confidence), confidence, logits.argmax(axis=1) == truth)
+        area = float(self._ranking(ones(len(truth)))["auc_roc"][0])
+        self.auc_roc, self.ece = None if math.isnan(area) else area, self._error.of_sample
 
     def __call__(self, weights: Floats) -> dict[str, Floats]:
-        return {"auc_roc": self._ranking(weights)["auc_roc"], "ece": self._error(weights)}
+        error, noise = self._error(weights)
+        return {"auc_roc": self._ranking(weights)["auc_roc"], "ece": error, "noise of ece": noise}
+
+    def ece_interval(self, resampled: dict[str, Floats]) -> bootstrap.Interval | None:
+        return calibration_error.interval(self.ece, resampled["ece"], resampled["noise of ece"])
 
 
-def _differences(truth: Integers, one: _Compared, other: _Compared, classes: int) -> dict[str, Any]:
-    """`{difference, interval}` by name, None where the difference has no value; interval None where it has none."""
+def _difference(value: float, interval: bootstrap.Interval | None) -> dict[str, Any]:
+    return {"difference": value, "interval": None if interval is None else list(interval)}
 
-    def difference(weights: Floats) -> dict[str, Floats]:
-        first, second = one(weights), other(weights)
-        return {name: first[name] - second[name] for name in first}
 
-    sample = {name: float(values[0]) for name, values in difference(ones(len(truth))).items()}
-    found = bootstrap.bootstrap(truth, difference, classes=classes).intervals
-    return {
-        name: None
-        if np.isnan(value)
-        else {"difference": value, "interval": list(interval) if (interval := found[name]) else None}
-        for name, value in sample.items()
-    }
+def _correlation(one: Floats, other: Floats) -> float:
+    """Pearson's, in [-1, 1]; 0 where one of both never changes."""
+    if np.ptp(one) == 0 or np.ptp(other) == 0:
+        return 0.0
+    return float(np.corrcoef(one, other)[0, 1])

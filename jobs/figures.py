@@ -12,12 +12,13 @@ import numpy as np
 import numpy.typing as npt
 
 from jobs import bootstrap, metrics, ranking
+from jobs.bootstrap import Interval, between_tails
 from jobs.intervals import wilson_interval
-from jobs.metrics import ClassScores, Decisions
+from jobs.metrics import Averages, ClassScores, Decisions
 from jobs.probabilities import log_odds
 from jobs.probability_block import ProbabilityBlock
 from jobs.ranking import Ranking
-from jobs.score import Integers, Score, need_rows
+from jobs.score import Booleans, Floats, Integers, Score, need_rows
 from jobs.temperature import scale
 
 _MORE_LABELS = "there are more than two labels"
@@ -37,26 +38,30 @@ def figures(
     None for more; temperature: what `scaled` divides logits by, None for no `scaled`.  Raises NoData when N is 0.
     """
     need_rows(truth)
+    classes = len(label_names)
     said = np.asarray(logits.argmax(axis=1), np.int64)
-    correct = int((said == truth).sum())
-    scores = metrics.per_class(truth, said, len(label_names))
-    named = _scores(truth, logits, said, scores, positive)
-    averages = metrics.averages(scores, correct)
+    confusion = metrics.confusion_matrix(truth, said, classes)
+    scores = metrics.per_class(truth, said, classes)
+    averages = metrics.averages(scores, int(confusion.trace()))
+    columns = list(range(classes)) if positive is None else [positive]
+    positives, odds = np.stack([truth == c for c in columns], axis=1), log_odds(logits)[:, columns]
+    named = _decided(scores, truth, said, positive) | _ranked(positives, odds)
     blocks = {"raw": ProbabilityBlock(truth, logits, positive)}
     if temperature is not None:
         blocks["scaled"] = ProbabilityBlock(truth, scale(logits, temperature), positive)
-    of_blocks = {name: block.figures() for name, block in blocks.items()}
-    undefined = _reasons(named, averages, scores, label_names)
-    if positive is None:
-        undefined |= {f"{name}.ece_artifact": _MORE_LABELS for name in blocks}
-    if temperature is None:
-        undefined["scaled"] = "the model has no temperature"
-    intervals, resamples = _intervals(truth, logits, said, scores, named, blocks, positive)
-    undefined |= {
-        f"intervals.{name}": "no value in more than 5 % of the resamples, or one row of every label"
-        for name, interval in intervals.items()
-        if interval is None and name not in undefined
-    }
+
+    resampled = bootstrap.resampled(
+        truth,
+        Decisions(truth, said, classes, positive),
+        Ranking(positives, odds),
+        *(_prefixed(prefix, block) for prefix, block in blocks.items()),
+        classes=classes,
+    )
+    intervals = {name: between_tails(values) for name, values in resampled.items() if "." not in name}
+    intervals |= _wilson(confusion, positive) | {name: None for name, one in named.items() if one.value is None}
+    for prefix, block in blocks.items():
+        own = {name.removeprefix(f"{prefix}."): values for name, values in resampled.items()}
+        intervals |= {f"{prefix}.{name}": interval for name, interval in block.intervals(own).items()}
     return {
         "accuracy": metrics.accuracy(truth, said),
         "balanced_accuracy": metrics.balanced_accuracy(scores),
@@ -64,89 +69,78 @@ def figures(
         "predicted_counts": {name: scores[c].predicted for c, name in enumerate(label_names)},
         "averages": {kind: {name: score.value for name, score in vars(one).items()} for kind, one in averages.items()},
         "per_class": [_class_figures(name, one) for name, one in zip(label_names, scores, strict=True)],
-        "confusion": metrics.confusion_matrix(truth, said, len(label_names)).tolist(),
-        "raw": of_blocks["raw"],
-        "scaled": of_blocks.get("scaled"),
-        "intervals": {name: list(interval) if interval else None for name, interval in intervals.items()},
-        "resamples": resamples,
-        "undefined": undefined,
+        "confusion": confusion.tolist(),
+        "raw": blocks["raw"].figures(),
+        "scaled": blocks["scaled"].figures() if "scaled" in blocks else None,
+        "intervals": {name: None if interval is None else list(interval) for name, interval in intervals.items()},
+        "resamples": bootstrap.count(len(truth), classes),
+        "undefined": _reasons(named, averages, scores, label_names)
+        | _reasons_of_blocks(tuple(blocks), positive)
+        | _reasons_of_intervals(intervals, named),
     }
-
-
-def _scores(
-    truth: Integers, logits: npt.NDArray[Any], said: Integers, scores: Sequence[ClassScores], positive: int | None
-) -> dict[str, Score]:
-    """The metrics that may lack a value, by name."""
-    odds, mcc = log_odds(logits), metrics.matthews_correlation(truth, said)
-    if positive is None:
-        return {name: metrics.macro(scores, name) for name in ("precision", "recall", "f1")} | {
-            "specificity": Score(None, _MORE_LABELS),
-            "mcc": mcc,
-            "auc_roc": ranking.auc_roc_macro(truth, odds),
-            "auc_pr": ranking.auc_pr_macro(truth, odds),
-            "predicted_positive_rate": Score(None, _MORE_LABELS),
-        }
-    return {name: getattr(scores[positive], name) for name in _BY_CLASS} | {
-        "mcc": mcc,
-        "auc_roc": ranking.auc_roc(truth == positive, odds[:, positive]),
-        "auc_pr": ranking.auc_pr(truth == positive, odds[:, positive]),
-        "predicted_positive_rate": Score(metrics.predicted_positive_rate(said, positive)),
-    }
-
-
-def _intervals(
-    truth: Integers,
-    logits: npt.NDArray[Any],
-    said: Integers,
-    scores: Sequence[ClassScores],
-    named: dict[str, Score],
-    blocks: dict[str, ProbabilityBlock],
-    positive: int | None,
-) -> tuple[dict[str, bootstrap.Interval | None], int]:
-    """95 % intervals by name, None where a metric has no value, and the number of resamples."""
-    classes = len(scores)
-    columns = list(range(classes)) if positive is None else [positive]
-    positives = np.stack([truth == c for c in columns], axis=1)
-    found = bootstrap.bootstrap(
-        truth,
-        Decisions(truth, said, classes, positive),
-        Ranking(positives, log_odds(logits)[:, columns]),
-        *(_prefixed(name, block) for name, block in blocks.items()),
-        classes=classes,
-    )
-    right = [round(one.support * one.recall.value) if one.recall.value is not None else 0 for one in scores]
-    intervals = {"accuracy": wilson_interval(sum(right), len(truth))} | found.intervals
-    if positive is not None:
-        of, other = scores[positive], scores[1 - positive]
-        shares = {
-            "precision": (right[positive], of.predicted),
-            "recall": (right[positive], of.support),
-            "specificity": (right[1 - positive], other.support),
-        }
-        intervals |= {name: wilson_interval(hits, rows) if rows else None for name, (hits, rows) in shares.items()}
-    lacking: dict[str, bootstrap.Interval | None] = {name: None for name, one in named.items() if one.value is None}
-    return intervals | lacking, found.resamples
 
 
 def _prefixed(prefix: str, block: ProbabilityBlock) -> bootstrap.Statistic:
     return lambda weights: {f"{prefix}.{name}": values for name, values in block(weights).items()}
 
 
+def _decided(scores: Sequence[ClassScores], truth: Integers, said: Integers, positive: int | None) -> dict[str, Score]:
+    """The metrics by what was said, by name: of the positive class, or macro averages."""
+    if positive is None:
+        found = {name: metrics.macro(scores, name) for name in ("precision", "recall", "f1")}
+        rest = dict.fromkeys(("specificity", "predicted_positive_rate"), Score(None, _MORE_LABELS))
+    else:
+        found = {name: getattr(scores[positive], name) for name in _BY_CLASS}
+        rest = {"predicted_positive_rate": Score(metrics.predicted_positive_rate(said, positive))}
+    return found | rest | {"mcc": metrics.matthews_correlation(truth, said)}
+
+
+def _ranked(positives: Booleans, odds: Floats) -> dict[str, Score]:
+    """Areas under the curves, by name: means over the columns of positives and odds (N, K)."""
+    return {
+        "auc_roc": ranking.mean_area(ranking.auc_roc, positives, odds),
+        "auc_pr": ranking.mean_area(ranking.auc_pr, positives, odds),
+    }
+
+
+def _wilson(confusion: Integers, positive: int | None) -> dict[str, Interval | None]:
+    """Intervals of what is a share of rows: accuracy, and for two classes precision, recall and specificity."""
+    shares = {"accuracy": (int(confusion.trace()), int(confusion.sum()))}
+    if positive is not None:
+        hits, rejected = int(confusion[positive, positive]), int(confusion[1 - positive, 1 - positive])
+        shares["precision"] = (hits, int(confusion[:, positive].sum()))
+        shares["recall"] = (hits, int(confusion[positive].sum()))
+        shares["specificity"] = (rejected, int(confusion[1 - positive].sum()))
+    return {name: wilson_interval(right, rows) if rows else None for name, (right, rows) in shares.items()}
+
+
 def _reasons(
     named: dict[str, Score],
-    averages: dict[str, metrics.Averages],
+    averages: dict[str, Averages],
     scores: Sequence[ClassScores],
     label_names: Sequence[str],
 ) -> dict[str, str]:
     """Why a metric has no value, by its path in the document."""
     paths = dict(named)
     paths |= {f"averages.{kind}.{name}": score for kind, one in averages.items() for name, score in vars(one).items()}
-    paths |= {
-        f"per_class.{label}.{name}": getattr(one, name)
-        for label, one in zip(label_names, scores, strict=True)
-        for name in _BY_CLASS
-    }
+    for label, one in zip(label_names, scores, strict=True):
+        paths |= {f"per_class.{label}.{name}": getattr(one, name) for name in _BY_CLASS}
     return {path: score.reason for path, score in paths.items() if score.value is None}
+
+
+def _reasons_of_blocks(blocks: tuple[str, ...], positive: int | None) -> dict[str, str]:
+    found = {f"{block}.ece_artifact": _MORE_LABELS for block in blocks if positive is None}
+    return found if "scaled" in blocks else found | {"scaled": "the model has no temperature"}
+
+
+def _reasons_of_intervals(intervals: dict[str, Interval | None], named: dict[str, Score]) -> dict[str, str]:
+    """Why a metric that has a value has no interval."""
+    lacking = [name for name, interval in intervals.items() if interval is None]
+    return {
+        f"intervals.{name}": "each label has one row at most, or more than 5 % of the resamples have no value"
+        for name in lacking
+        if name not in named or named[name].value is not None
+    }
 
 
 def _class_figures(label: str, one: ClassScores) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""95 % intervals that have a formula: of a share, and of the difference of two shares of the same rows."""
+"""95 % intervals that have a formula: of a share, and of the difference of two figures of the same rows."""
 
 from __future__ import annotations
 
@@ -35,3 +35,26 @@ def paired_difference_interval(wins: int, losses: int, rows: int, z: float = Z) 
     difference = (wins - losses) / count
     half = z * math.sqrt(max(0.0, discordant - count * difference**2)) / count
     return max(-1.0, difference - half), min(1.0, difference + half)
+
+
+def difference_interval(
+    first: float,
+    first_interval: tuple[float, float],
+    second: float,
+    second_interval: tuple[float, float],
+    correlation: float,
+) -> tuple[float, float]:
+    """Lower and upper bound of first - second, of each one's own interval and the correlation of their errors.
+
+    For figures whose intervals are lopsided, as that of an ECE near 0.  Zou & Donner 2008, Statistics in Medicine
+    27(10).
+    """
+
+    def distance(one: float, other: float) -> float:
+        return math.sqrt(max(0.0, one * one + other * other - 2 * correlation * one * other))
+
+    difference = first - second
+    return (
+        difference - distance(first - first_interval[0], second_interval[1] - second),
+        difference + distance(first_interval[1] - first, second - second_interval[0]),
+    )

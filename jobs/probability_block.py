@@ -5,6 +5,7 @@ Made once of the logits as they are and once of the logits after the temperature
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -12,10 +13,12 @@ import numpy as np
 import numpy.typing as npt
 
 from jobs import calibration_error, selective
+from jobs.bootstrap import Interval, between_tails
 from jobs.calibration_error import CalibrationError, equal_mass, equal_width
 from jobs.probabilities import certainty, log_softmax, softmax, squared_distance, surprise
-from jobs.score import Floats, Integers, need_rows
+from jobs.score import Floats, Integers, mean, need_rows
 from jobs.selective import Selective
+from jobs.tied_order import ones
 
 
 class ProbabilityBlock:
@@ -47,21 +50,34 @@ class ProbabilityBlock:
         self._selective = Selective(self._certainty, self._correct)
 
     def __call__(self, weights: Floats) -> dict[str, Floats]:
-        """Every figure that has an interval, (R,), of weights (R, N)."""
-        rows = weights.sum(axis=1)
-        return (
-            {name: np.mean([error(weights) for error in errors], axis=0) for name, errors in self._errors.items()}
-            | {name: weights @ values / rows for name, values in self._per_row.items()}
-            | self._selective(weights)
-        )
+        """What `intervals` are made of, (R,), of weights (R, N): every figure that has one, and the noise of ECEs."""
+        rows, found = weights.sum(axis=1), self._selective(weights)
+        for name, values in self._per_row.items():
+            found[name] = (weights * values).sum(axis=1) / rows
+        for name, errors in self._errors.items():
+            pairs = [error(weights) for error in errors]
+            found[name] = np.mean([error for error, _ in pairs], axis=0)
+            found[f"noise of {name}"] = np.mean([noise for _, noise in pairs], axis=0)
+        return found
+
+    def intervals(self, resampled: Mapping[str, Floats]) -> dict[str, Interval | None]:
+        """95 % intervals by name, of what this gave for each resample."""
+        found = {name: between_tails(resampled[name]) for name in (*self._per_row, "aurc", "coverage_at_1_risk")}
+        for name, error in self._calibration_errors().items():
+            found[name] = calibration_error.interval(error, resampled[name], resampled[f"noise of {name}"])
+        return found
 
     def figures(self) -> dict[str, Any]:
         """The block as metrics.json has it, unrounded; `ece_artifact` is None for more than two classes."""
-        sample = {name: float(values[0]) for name, values in self(np.ones((1, len(self._correct)))).items()}
         return {
             "ece_artifact": None,
-            **sample,
+            **self._calibration_errors(),
+            **{name: float(values.mean()) for name, values in self._per_row.items()},
+            **{name: float(values[0]) for name, values in self._selective(ones(len(self._correct))).items()},
             "floor": asdict(calibration_error.floor(self._confidence)),
             "reliability": [asdict(one) for one in calibration_error.reliability_bins(self._confidence, self._correct)],
             "risk_coverage": selective.risk_coverage(self._certainty, self._correct),
         }
+
+    def _calibration_errors(self) -> dict[str, float]:
+        return {name: mean([error.of_sample for error in errors]) for name, errors in self._errors.items()}

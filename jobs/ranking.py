@@ -44,12 +44,22 @@ def auc_roc_macro(truth: Integers, scores: npt.NDArray[Any]) -> Score:
 
     Undefined when a class has no rows, or all of them.
     """
-    return _macro(auc_roc, truth, scores)
+    return mean_area(auc_roc, truth[:, None] == np.arange(scores.shape[1]), scores)
 
 
-def auc_pr_macro(truth: Integers, scores: npt.NDArray[Any]) -> Score:
-    """Mean over the classes of `auc_pr` of each against the rest, as `auc_roc_macro`."""
-    return _macro(auc_pr, truth, scores)
+def mean_area(
+    area: Callable[[Booleans, npt.NDArray[Any]], Score], positives: Booleans, scores: npt.NDArray[Any]
+) -> Score:
+    """Mean over the columns of positives and scores (N, K), a class against the rest each, of `auc_roc` or `auc_pr`.
+
+    Undefined when one of them is.  Raises NoData when N is 0.
+    """
+    need_rows(positives)
+    found = [area(positives[:, c], scores[:, c]) for c in range(positives.shape[1])]
+    values = [one.value for one in found if one.value is not None]
+    if len(values) == len(found):
+        return Score(mean(values))
+    return found[0] if len(found) == 1 else Score(None, "a class has no rows, or all of them")
 
 
 def roc_curve(positive: Booleans, score: npt.NDArray[Any]) -> tuple[Floats, Floats]:
@@ -111,15 +121,6 @@ def _of_two_classes(positive: Booleans, score: npt.NDArray[Any], metric: Callabl
     if positive.all() or not positive.any():
         return Score(None, _ONE_CLASS)
     return Score(float(metric(positive, score)))
-
-
-def _macro(metric: Callable[[Booleans, npt.NDArray[Any]], Score], truth: Integers, scores: npt.NDArray[Any]) -> Score:
-    need_rows(truth)
-    values = [metric(truth == c, scores[:, c]).value for c in range(scores.shape[1])]
-    defined = [value for value in values if value is not None]
-    if len(defined) < len(values):
-        return Score(None, "a class has no rows, or all of them")
-    return Score(mean(defined))
 
 
 def _need_both(positive: Booleans, what: str) -> None:

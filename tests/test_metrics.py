@@ -1,72 +1,23 @@
-"""Every metric against scikit-learn or its definition written out slowly."""
+"""Metrics of labels against scikit-learn or their definition written out slowly, and the summary made of them."""
 
 from __future__ import annotations
 
-import itertools
 import json
-import math
-from fractions import Fraction
 
 import numpy as np
 import pytest
 import sklearn.metrics as reference
 from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from jobs import metrics
 from jobs.errors import BrokenRun, NoData
 from jobs.predictions import Predictions
 from jobs.summary import headline, summarise
-
-bounded = settings(deadline=None, max_examples=50)
-
-# Few different values, so that ties happen; large ones, so that softmax saturates.
-_LOGIT = st.sampled_from([-90.0, -3.0, -1.0, -0.5, 0.0, 0.25, 0.5, 2.0, 40.0, 90.0]) | st.floats(-30, 30, width=32)
-
-
-@st.composite
-def cases(draw, least=2, most=4):
-    """truth (N,), logits (N, C) float32."""
-    width = draw(st.integers(least, most))
-    rows = draw(
-        st.lists(
-            st.tuples(st.integers(0, width - 1), st.lists(_LOGIT, min_size=width, max_size=width)),
-            min_size=1,
-            max_size=25,
-        )
-    )
-    return np.array([row[0] for row in rows], np.int64), np.array([row[1] for row in rows], np.float32)
-
-
-binary_cases = cases(2, 2)
+from tests.scored import bounded, cases, random_cases, weighted
 
 
 def predicted_of(logits):
     return logits.argmax(axis=1).astype(np.int64)
-
-
-@bounded
-@given(cases())
-def test_probabilities_are_the_exponentials_over_their_sum(case):
-    _, logits = case
-    found = metrics.softmax(logits)
-    for row, given_row in zip(found, logits.tolist(), strict=True):
-        exponentials = [math.exp(value - max(given_row)) for value in given_row]
-        assert row == pytest.approx([one / sum(exponentials) for one in exponentials], rel=1e-12, abs=0)
-    assert np.all(found <= 1)
-    assert np.isfinite(metrics.log_softmax(logits)).all()
-    assert np.exp(metrics.log_softmax(logits)) == pytest.approx(found, rel=1e-9, abs=1e-300)
-
-
-@bounded
-@given(cases())
-def test_log_odds_are_those_of_the_probabilities(case):
-    _, logits = case
-    probabilities, odds = metrics.softmax(logits), metrics.log_odds(logits)
-    inside = (probabilities > 1e-9) & (probabilities < 1 - 1e-9)
-    expected = np.log(probabilities[inside] / (1 - probabilities[inside]))
-    assert odds[inside] == pytest.approx(expected, rel=1e-5, abs=1e-5)
-    assert np.isfinite(odds).all()
 
 
 @bounded
@@ -133,157 +84,62 @@ def test_matthews_correlation_equals_scikit_learn(case):
         assert found.value == pytest.approx(reference.matthews_corrcoef(truth, predicted))
 
 
-@bounded
-@given(binary_cases)
-def test_auc_counts_pairs(case):
-    truth, logits = case
-    odds = metrics.log_odds(logits)[:, 1]
-    above, below = odds[truth == 1], odds[truth == 0]
-    found = metrics.auc_roc(truth == 1, odds)
-    if len(above) == 0 or len(below) == 0:
-        assert found == metrics.Score(None, "all rows are of one class")
-        return
-    pairs = [1.0 if a > b else 0.5 if a == b else 0.0 for a, b in itertools.product(above, below)]
-    assert found.value == pytest.approx(np.mean(pairs))
-    false_rate, true_rate = metrics.roc_curve(truth == 1, odds)
-    assert np.trapezoid(true_rate, false_rate) == pytest.approx(found.value)
+def test_averages_equal_scikit_learn_on_random_cases():
+    defined = 0
+    for truth, logits in random_cases():
+        predicted, classes = predicted_of(logits), logits.shape[1]
+        scores = metrics.per_class(truth, predicted, classes)
+        found = metrics.averages(scores, int((truth == predicted).sum()))
+        for kind, one in found.items():
+            *expected, _ = reference.precision_recall_fscore_support(truth, predicted, average=kind, zero_division=0)
+            for score, value in zip((one.precision, one.recall, one.f1), expected, strict=True):
+                if score.value is None:
+                    assert kind != "micro" and score.reason
+                    continue
+                defined += 1
+                assert score.value == pytest.approx(value, abs=1e-12)
+        for c, one in enumerate(scores):
+            negatives = truth != c
+            expected = float(np.mean(predicted[negatives] != c)) if negatives.any() else None
+            assert one.specificity.value == (None if expected is None else pytest.approx(expected, abs=1e-12))
+    assert defined > 5_000
 
 
-@bounded
-@given(cases(3, 4))
-def test_multiclass_auc_equals_scikit_learn(case):
-    truth, logits = case
-    logits = np.clip(logits, -5, 5)  # scikit-learn takes probabilities, which tie where logits are far apart
-    found = metrics.auc_roc_macro(truth, metrics.log_odds(logits))
-    if len(set(truth.tolist())) < logits.shape[1]:
-        assert found.value is None and found.reason
-    else:
-        # The rounding that makes ties of a probability and not of its log-odds is taken out of both.
-        rounded = np.round(metrics.softmax(logits), 9)
-        expected = np.mean([reference.roc_auc_score(truth == c, rounded[:, c]) for c in range(logits.shape[1])])
-        ours = metrics.auc_roc_macro(truth, rounded)
-        assert ours.value == pytest.approx(expected)
-        assert found.value == pytest.approx(expected, abs=0.02)
-
-
-@bounded
-@given(cases())
-def test_proper_scores_equal_scikit_learn(case):
-    truth, logits = case
-    labels, probabilities = list(range(logits.shape[1])), metrics.softmax(logits)
-    brier = metrics.brier(truth, probabilities)
-    if len(labels) == 2:
-        assert brier == pytest.approx(np.mean((probabilities[:, 1] - truth) ** 2))
-        assert brier == pytest.approx(reference.brier_score_loss(truth, probabilities[:, 1], labels=labels))
-    else:
-        assert brier == pytest.approx(reference.brier_score_loss(truth, probabilities, labels=labels))
-    likelihood = metrics.negative_log_likelihood(truth, metrics.log_softmax(logits))
-    assert math.isfinite(likelihood) and likelihood >= 0
-    if probabilities.min() > 1e-12:
-        assert likelihood == pytest.approx(reference.log_loss(truth, probabilities, labels=labels))
-
-
-confidences = st.floats(0, 1) | st.integers(0, 15).map(lambda i: i / 15) | st.just(1.0)
-
-
-@bounded
-@given(st.lists(st.tuples(confidences, st.booleans()), min_size=1, max_size=60), st.integers(1, 20))
-def test_calibration_error_equals_equation_3(rows, bins):
-    confidence, correct = np.array([row[0] for row in rows]), np.array([row[1] for row in rows])
-    total = 0.0
-    for m in range(bins):
-        low, high = m / bins, (m + 1) / bins
-        inside = [row for row in rows if low < row[0] <= high or (m == 0 and row[0] == 0)]
-        if inside:
-            gap = sum(right for _, right in inside) / len(inside) - sum(c for c, _ in inside) / len(inside)
-            total += len(inside) / len(rows) * abs(gap)
-    assert metrics.expected_calibration_error(confidence, correct, bins) == pytest.approx(total, abs=1e-12)
-    found = metrics.reliability_bins(confidence, correct, bins)
-    assert sum(one.count for one in found) == len(rows)
-    assert all((one.accuracy is None) == (one.confidence is None) == (one.count == 0) for one in found)
-
-
-def test_confidence_of_one_is_in_the_last_bin():
-    found = metrics.reliability_bins(np.array([1.0, 1.0, 0.95]), np.array([True, False, True]))
-    assert [one.count for one in found] == [0] * 14 + [3]
-    assert metrics.expected_calibration_error(np.ones(4), np.array([True] * 4)) == 0.0
-    assert metrics.expected_calibration_error(np.ones(4), np.array([False] * 4)) == 1.0
-
-
-def test_calibration_error_is_small_for_a_calibrated_model():
-    draw = np.random.default_rng(1)
-    confidence = draw.uniform(0.5, 1, 200_000)
-    assert metrics.expected_calibration_error(confidence, draw.uniform(size=200_000) < confidence) < 0.01
-
-
-@bounded
-@given(st.integers(1, 10_000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
-def test_wilson_interval_solves_its_equation(case):
-    correct, rows = case
-    low, high = metrics.wilson_interval(correct, rows)
-    assert 0 <= low <= correct / rows <= high <= 1
-    for bound in (low, high):  # a bound lies z standard errors, taken at the bound, from the share
-        if 0 < bound < 1:
-            error = math.sqrt(bound * (1 - bound) / rows)
-            assert abs(correct / rows - bound) == pytest.approx(1.959963984540054 * error, rel=1e-6, abs=1e-9)
-
-
-@pytest.mark.parametrize(("rows", "expected"), [(500, (92.7, 96.6)), (1200, (93.6, 96.1)), (10_000, (94.6, 95.4))])
-def test_wilson_interval_of_95_percent(rows, expected):
-    low, high = metrics.wilson_interval(round(0.95 * rows), rows)
-    assert (round(100 * low, 1), round(100 * high, 1)) == expected
-
-
-@pytest.mark.parametrize(("difference", "disagree"), [(0.0, 0.2), (0.05, 0.15), (-0.1, 0.1)])
-def test_the_interval_of_a_difference_holds_the_true_one_in_95_of_100(difference, disagree):
-    rng = np.random.default_rng(0)
-    shares = [(disagree + difference) / 2, (disagree - difference) / 2]
-    held = 0
-    for wins, losses, _ in rng.multinomial(500, [*shares, 1 - sum(shares)], size=2_000):
-        low, high = metrics.paired_difference_interval(int(wins), int(losses), 500)
-        held += low <= difference <= high
-    assert 0.935 <= held / 2_000 <= 0.97
-
-
-def test_the_interval_of_a_difference_is_about_it_and_within_bounds():
-    low, high = metrics.paired_difference_interval(30, 30, 1_000)
-    assert low == pytest.approx(-high)
-    for wins, losses, rows in [(1, 0, 1), (0, 1, 1), (0, 0, 1), (5, 0, 5)]:
-        low, high = metrics.paired_difference_interval(wins, losses, rows)
-        assert -1 <= low < high <= 1
-
-
-@bounded
-@given(st.integers(0, 300), st.integers(0, 300))
-def test_mcnemar_is_the_binomial_sum(wins, losses):
-    n = wins + losses
-    tail = sum(math.comb(n, k) for k in range(min(wins, losses) + 1))
-    assert metrics.mcnemar_exact(wins, losses) == pytest.approx(float(min(Fraction(2 * tail, 2**n), Fraction(1))))
+def test_metrics_of_weights_are_those_of_the_rows_really_drawn():
+    compared = 0
+    for number, (truth, logits) in enumerate(random_cases(200, seed=1)):
+        predicted, classes = predicted_of(logits), logits.shape[1]
+        weights = weighted(3, len(truth), seed=number)
+        positive = 1 if classes == 2 else None
+        found = metrics.Decisions(truth, predicted, classes, positive)(weights)
+        for r, counts in enumerate(weights.astype(int)):
+            real, said = np.repeat(truth, counts), np.repeat(predicted, counts)
+            scores = metrics.per_class(real, said, classes)
+            expected = {"mcc": metrics.matthews_correlation(real, said).value}
+            expected["balanced_accuracy"] = metrics.balanced_accuracy(scores)
+            if positive is None:
+                expected |= {name: metrics.macro(scores, name).value for name in ("precision", "recall", "f1")}
+            else:
+                expected |= {"f1": scores[1].f1.value, "predicted_positive_rate": float(np.mean(said == 1))}
+            assert set(expected) == set(found)
+            for name, value in expected.items():
+                assert found[name][r] == pytest.approx(np.nan if value is None else value, abs=1e-12, nan_ok=True)
+                compared += value is not None
+    assert compared > 1_000
 
 
 def test_nothing_is_measured_on_no_rows():
-    none, wide = np.zeros(0, np.int64), np.zeros((0, 2), np.float32)
-    empty, flags = np.zeros(0), np.zeros(0, bool)
+    none = np.zeros(0, np.int64)
     for call in (
-        lambda: metrics.softmax(wide),
-        lambda: metrics.log_softmax(wide),
-        lambda: metrics.log_odds(wide),
         lambda: metrics.accuracy(none, none),
         lambda: metrics.confusion_matrix(none, none, 2),
         lambda: metrics.per_class(none, none, 2),
         lambda: metrics.macro([], "f1"),
+        lambda: metrics.averages([], 0),
         lambda: metrics.balanced_accuracy([]),
         lambda: metrics.matthews_correlation(none, none),
         lambda: metrics.predicted_positive_rate(none, 1),
-        lambda: metrics.auc_roc(flags, empty),
-        lambda: metrics.auc_roc_macro(none, np.zeros((0, 3))),
-        lambda: metrics.roc_curve(flags, empty),
-        lambda: metrics.expected_calibration_error(empty, flags),
-        lambda: metrics.reliability_bins(empty, flags),
-        lambda: metrics.negative_log_likelihood(none, np.zeros((0, 2))),
-        lambda: metrics.brier(none, np.zeros((0, 2))),
-        lambda: metrics.wilson_interval(0, 0),
-        lambda: metrics.paired_difference_interval(0, 0, 0),
+        lambda: metrics.Decisions(none, none, 2, 1),
     ):
         with pytest.raises(NoData):
             call()
