@@ -80,10 +80,12 @@ def once(document: dict[str, Any], splits: Any) -> dict[str, Any]:
     import numpy as np
     import torch
 
-    from jobs import inference, metrics
+    from jobs import inference
     from jobs import model as models
     from jobs.events import EventLog
     from jobs.fitting import fit
+    from jobs.probabilities import log_odds
+    from jobs.ranking import auc_roc
     from jobs.spec import from_mapping
 
     spec = from_mapping(document)
@@ -95,7 +97,7 @@ def once(document: dict[str, Any], splits: Any) -> dict[str, Any]:
     with contextlib.redirect_stdout(sys.stderr), tempfile.TemporaryDirectory() as folder:
         fitted = fit(model, train, validation, spec, EventLog(Path(folder) / "events.jsonl"))
     logits = inference.logits(model, validation.token_ids, tokens_per_batch=4096)
-    auc = metrics.auc_roc(validation.label_ids == 1, metrics.log_odds(logits)[:, 1]).value
+    auc = auc_roc(validation.label_ids == 1, log_odds(logits)[:, 1]).value
     assert fitted.best is not None
     assert np.isfinite(logits).all()
     return {"loss": fitted.best.loss, "accuracy": fitted.best.accuracy, "auc": auc, "seconds": fitted.seconds}

@@ -103,7 +103,7 @@ def one_process(argv: list[Any]) -> dict[str, Any]:
 
 def print_table(rows: str, found: dict[str, list[dict[str, Any]]]) -> None:
     """One number of rows a step: the fastest round of each arm, as noise only adds, and the mean of its accuracies."""
-    from jobs.metrics import wilson_interval
+    from jobs.intervals import wilson_interval
 
     best = {arm: min(runs, key=lambda run: run["seconds"]) for arm, runs in found.items()}
     for arm, run in best.items():

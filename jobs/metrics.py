@@ -13,25 +13,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-# Where report, plots and summary look for what has a file of its own now.
-from jobs.calibration_error import Bin as Bin
-from jobs.calibration_error import expected_calibration_error as expected_calibration_error
-from jobs.calibration_error import reliability_bins as reliability_bins
-from jobs.comparison import mcnemar_exact as mcnemar_exact
 from jobs.errors import NoData
-from jobs.intervals import paired_difference_interval as paired_difference_interval
-from jobs.intervals import wilson_interval as wilson_interval
-from jobs.probabilities import brier as brier
-from jobs.probabilities import log_odds as log_odds
-from jobs.probabilities import log_softmax as log_softmax
-from jobs.probabilities import negative_log_likelihood as negative_log_likelihood
-from jobs.probabilities import softmax as softmax
-from jobs.ranking import auc_roc as auc_roc
-from jobs.ranking import auc_roc_macro as auc_roc_macro
-from jobs.ranking import roc_curve as roc_curve
-from jobs.score import Floats as Floats
-from jobs.score import Integers, mean, need_rows
-from jobs.score import Score as Score
+from jobs.score import Floats, Integers, Score, mean, need_rows
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jobs import text_traits
-from jobs.metrics import wilson_interval
+from jobs.intervals import wilson_interval
 from jobs.overlap import Overlap
 from jobs.predictions import MODEL_TITLES, Predictions
 

@@ -21,8 +21,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from jobs import atomic, metrics
+from jobs import atomic
 from jobs.errors import BrokenRun
+from jobs.probabilities import softmax
 
 MODEL_TITLES = {
     "majority": "Majority class",
@@ -93,7 +94,7 @@ class Predictions:
         Raises NoData for zero rows.
         """
         logits = self.logits[model].astype(np.float64)
-        return metrics.softmax(logits if temperature is None else logits / temperature)
+        return softmax(logits if temperature is None else logits / temperature)
 
     def save(self, path: Path) -> None:
         """Write one CSV: text, label, predicted (by `main`), then logit_<model>_<label>.

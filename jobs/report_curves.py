@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from jobs import metrics
 from jobs.chart import Floats
 from jobs.predictions import Predictions
+from jobs.probabilities import log_odds
 
 Curve = tuple[Floats, Floats]
 _GRID = np.linspace(0, 1, 201)
@@ -38,7 +38,7 @@ def count(summary: dict[str, Any], predictions: Predictions) -> Curves:
         figures, key = model["metrics"], model["key"]
         if figures["auc_roc"] is None and figures["auc_pr"] is None:
             continue
-        odds = metrics.log_odds(predictions.logits[key])
+        odds = log_odds(predictions.logits[key])
         counted = [_counted(truth == label, odds[:, label]) for label in labels if (truth == label).any()]
         if figures["auc_roc"] is not None:
             found.roc[key] = _mean([_rates(*one) for one in counted])

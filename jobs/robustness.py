@@ -15,9 +15,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from jobs import metrics
 from jobs.errors import BrokenRun, DataError
+from jobs.intervals import wilson_interval
 from jobs.label import label_of
+from jobs.probabilities import softmax
 from jobs.suite import CALM, DIRECTION, INVARIANCE, MINIMUM, NEGATIVE, POSITIVE, Case, Suite, by_category
 
 MAY_FALL = 0.2
@@ -153,7 +154,7 @@ def _answered(
     if not suite.cases:
         none = np.zeros((0, len(label_names)))
         return _Answered(none, none, np.zeros(0, np.int64), None)
-    probabilities = metrics.softmax(logits.astype(np.float64) / (temperature or 1.0))
+    probabilities = softmax(logits.astype(np.float64) / (temperature or 1.0))
     index = suite.index
     after = probabilities[[index[case.text] for case in suite.cases]]
     before = probabilities[[index[case.text if case.original is None else case.original] for case in suite.cases]]
@@ -202,7 +203,7 @@ def _figures(suite: Suite, passes: Booleans) -> dict[str, Any]:
     categories = []
     for (category, test), numbers in by_category(suite.cases).items():
         count, hits = len(numbers), int(passes[numbers].sum())
-        interval = list(metrics.wilson_interval(hits, count))
+        interval = list(wilson_interval(hits, count))
         entry = {"category": category, "test": test, "cases": count, "passed": hits}
         categories.append(entry | {"rate": hits / count, "interval": interval})
     values = passes.astype(np.int64)

@@ -87,6 +87,7 @@ def test_evaluations_made_here_are_found_by_the_files_name(
         assert missing.error["hint"] == f"launch evaluate {run.run_id} --data FILE"
         there = RunDirectory(run.evaluations / "more")
         predictions_parquet.save(there.home_predictions, answers(30, wrong=wrong), None)
+        atomic.write_json(there.home_metrics, {})
     for name in ("more.csv", "more", "elsewhere/more.csv"):
         compared = cli(*argv[:-1], name, "--json")
         assert compared.data["rows"] == 30

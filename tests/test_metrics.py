@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import json
-
 import numpy as np
 import pytest
 import sklearn.metrics as reference
-from hypothesis import given, settings
+from hypothesis import given
 
 from jobs import metrics
-from jobs.errors import BrokenRun, NoData
-from jobs.predictions import Predictions
-from jobs.summary import headline, summarise
+from jobs.errors import NoData
 from tests.scored import bounded, cases, random_cases, weighted
 
 
@@ -143,107 +139,3 @@ def test_nothing_is_measured_on_no_rows():
     ):
         with pytest.raises(NoData):
             call()
-
-
-def of(truth, labels=("neg", "pos"), **logits):
-    truth = np.array(truth, np.int64)
-    arrays = {key: np.array(value, np.float32) for key, value in logits.items()}
-    return Predictions(labels, tuple(f"row {i}" for i in range(len(truth))), truth, arrays)
-
-
-def sure(answers, classes=2):
-    """Logits (N, C) of a model that gives these answers."""
-    return 4 * np.eye(classes)[np.array(answers)] - 2
-
-
-def summary_of(predictions, positive="pos"):
-    return summarise(predictions, positive_label=positive, source="inferred here", run_id="r-abcdefgh")
-
-
-def figures(summary, key):
-    return next(model["metrics"] for model in summary["models"] if model["key"] == key)
-
-
-def test_models_stand_in_display_order_with_their_titles():
-    answers = sure([0, 1, 1, 0])
-    summary = summary_of(of([0, 1, 1, 0], lora=answers, tfidf=answers, frozen_head=answers, majority=answers))
-    assert [(model["key"], model["title"]) for model in summary["models"]] == [
-        ("majority", "Majority class"),
-        ("frozen_head", "Frozen base + trained head"),
-        ("tfidf", "TF-IDF (char 1-3) + logistic regression"),
-        ("lora", "LoRA adapter"),
-    ]
-    assert summary["schema"] == 1 and summary["rows"] == 4
-    assert [one["against"] for one in summary["comparisons"]] == ["majority", "frozen_head", "tfidf"]
-
-
-def test_one_row_has_an_accuracy_and_says_why_it_has_no_auc():
-    found = figures(summary_of(of([1], lora=sure([1]))), "lora")
-    assert found["accuracy"] == 1.0 and found["accuracy_interval"][1] == 1.0
-    assert found["auc_roc"] is None and found["undefined"]["auc_roc"] == "all rows are of one class"
-    assert found["specificity"] is None and found["mcc"] is None
-
-
-def test_precision_of_a_model_that_never_says_positive_is_undefined():
-    found = figures(summary_of(of([0, 1, 1], lora=sure([0, 0, 0]))), "lora")
-    assert found["precision"] is None and "predicted" in found["undefined"]["precision"]
-    assert found["recall"] == 0.0  # missed both: a real zero, not a missing value
-
-
-def test_comparison_counts_rows_and_says_what_it_means():
-    truth = [0, 1] * 20
-    frozen = sure([0, 0] * 20)
-    summary = summary_of(of(truth, lora=sure(truth), frozen_head=frozen))
-    (comparison,) = summary["comparisons"]
-    assert (comparison["wins"], comparison["losses"], comparison["verdict"]) == (20, 0, "better")
-    assert comparison["mcnemar_p"] == pytest.approx(2 / 2**20)
-    assert "50.0 points" in comparison["sentence"] and "p < 0.0001" in comparison["sentence"]
-    assert headline(summary) == summary["headline"] and "LoRA helped" in summary["headline"][1]
-    worse = summary_of(of(truth, lora=frozen, frozen_head=sure(truth)))
-    assert worse["comparisons"][0]["verdict"] == "worse" and "LoRA did harm" in worse["headline"][1]
-    same = summary_of(of(truth, lora=frozen, frozen_head=frozen))
-    assert same["comparisons"][0]["mcnemar_p"] == 1.0 and "no clear difference" in same["headline"][1]
-
-
-def test_a_model_that_says_one_thing_is_named_with_its_inflated_metric():
-    truth = [0, 1] * 20
-    summary = summary_of(of(truth, lora=sure(truth), frozen_head=sure([1] * 40), majority=sure([1] * 40)))
-    (warning,) = summary["warnings"]
-    assert "frozen base" in warning and "“pos”" in warning and "recall of “pos” (100.0 %)" in warning
-    assert "balanced accuracy (50.0 %)" in warning
-    (warning,) = summary_of(of(truth, lora=sure([0] * 40)))["warnings"]
-    assert "specificity (100.0 %) is inflated" in warning
-
-
-def test_many_labels_are_averaged_and_have_no_positive_one():
-    truth = [0, 1, 2, 2]
-    summary = summary_of(of(truth, ("好", "坏", "中"), lora=sure([0, 1, 2, 1], 3)), positive="")
-    found = figures(summary, "lora")
-    assert summary["positive_label"] is None and summary["averaging"] == "macro"
-    assert found["recall"] == pytest.approx(2.5 / 3) and found["predicted_positive_rate"] is None
-    assert [one["label"] for one in found["per_class"]] == ["好", "坏", "中"]
-    assert found["confusion"] == [[1, 0, 0], [0, 1, 0], [0, 1, 1]]
-
-
-@settings(deadline=None, max_examples=15)
-@given(cases())
-def test_document_is_plain_json_and_the_same_every_time(case):
-    truth, logits = case
-    labels = tuple("abcd"[: logits.shape[1]])
-    predictions = of(truth, labels, lora=logits, tfidf=logits[::-1])
-    first = summary_of(predictions, positive="a")
-    text = json.dumps(first, allow_nan=False)
-    assert text == json.dumps(summary_of(predictions, positive="a"), allow_nan=False)
-    assert json.loads(text) == first
-    for model in first["models"]:
-        missing = {name for name, value in model["metrics"].items() if value is None}
-        assert missing - {"predicted_positive_rate"} == set(model["metrics"]["undefined"])
-
-
-def test_what_a_summary_refuses():
-    with pytest.raises(NoData):
-        summary_of(of([], lora=np.zeros((0, 2))))
-    with pytest.raises(BrokenRun, match="positive label"):
-        summary_of(of([1], lora=sure([1])), positive="positive")
-    with pytest.raises(ValueError, match="source"):
-        summarise(of([1], lora=sure([1])), positive_label="pos", source="guessed", run_id="r")

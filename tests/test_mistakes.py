@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jobs.errors import NoData
-from jobs.metrics import wilson_interval
+from jobs.intervals import wilson_interval
 from jobs.mistakes import errors
 from jobs.overlap import Overlap, Twin
 from jobs.predictions import Predictions

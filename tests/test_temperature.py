@@ -15,6 +15,14 @@ def loss(logits, truth, value):
     return negative_log_likelihood(truth, log_softmax(temperature.scale(logits, value)))
 
 
+def fitted_loss(logits, truth, value):
+    """With one row of N + 2 taken from the true label and given to the others."""
+    logs = log_softmax(temperature.scale(logits, value))
+    taken = 1 / (len(truth) + 2)
+    others = (logs.sum(axis=1) - logs[np.arange(len(truth)), truth]) / (logs.shape[1] - 1)
+    return (1 - taken) * negative_log_likelihood(truth, logs) - taken * others.mean()
+
+
 def test_no_other_temperature_fits_better_on_random_cases():
     inside = 0
     for truth, logits in random_cases(rows=200):
@@ -28,7 +36,7 @@ def test_no_other_temperature_fits_better_on_random_cases():
         assert found.nll_before == pytest.approx(loss(logits, truth, 1.0))
         for other in [*np.geomspace(0.05, 20, 40), found.value * 0.999, found.value * 1.001]:
             if temperature.LOWEST <= other <= temperature.HIGHEST:
-                assert found.nll_after <= loss(logits, truth, other) + 1e-12
+                assert fitted_loss(logits, truth, found.value) <= fitted_loss(logits, truth, other) + 1e-12
         assert bool(note) == (found.value in (temperature.LOWEST, temperature.HIGHEST))
         inside += not note
     assert inside > 100
@@ -58,11 +66,19 @@ def sure_rows(rows, right):
     return logits, np.full(rows, int(right))
 
 
-def test_where_all_rows_are_right_or_wrong_it_stands_at_a_bound_and_says_so():
-    found, note = temperature.fit(*sure_rows(30, True))
-    assert found.value == temperature.LOWEST and "lower bound" in note
+def test_few_rows_that_are_all_right_make_no_one_certain():
+    logits, truth = sure_rows(30, True)
+    found, note = temperature.fit(logits, truth)
+    confidence = np.exp(log_softmax(temperature.scale(logits, found.value)))[:, 1]
+    assert not note and confidence == pytest.approx(31 / 32, abs=1e-6)
+
+
+def test_where_all_rows_are_wrong_or_hardly_differ_it_stands_at_a_bound_and_says_so():
     found, note = temperature.fit(*sure_rows(30, False))
     assert found.value == temperature.HIGHEST and "upper bound" in note and found.nll_after < found.nll_before
+    logits, truth = sure_rows(30, True)
+    found, note = temperature.fit(logits / 1000, truth)
+    assert found.value == temperature.LOWEST and "lower bound" in note
 
 
 def test_what_can_not_be_fitted_is_none_with_a_reason():
