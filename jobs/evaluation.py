@@ -101,7 +101,7 @@ def on_host(run: RunDirectory, submission: Submission, base_folder: Path) -> Non
         len(test),
     )
     found.save(run)
-    document = summary.summarise(found, run_id=run.run_id)
+    document = summary.summarise(found, run_id=submission.run_id)
     atomic.write_json(run.metrics, document)
     print(f"evaluated: {document['headline'][0]}", flush=True)
 
@@ -122,7 +122,7 @@ def at_home(run: RunDirectory, submission: Submission, asked: Asked, progress: P
             )
         notes = ["nothing was inferred here: every figure is recomputed from the logits that the host sent"]
         found = rows.evidence(pulled.trained, rows.known, robustness, ON_HOST)
-        return Evaluated(summary.summarise(found, run_id=run.run_id), found, tuple(notes))
+        return Evaluated(summary.summarise(found, run_id=submission.run_id), found, tuple(notes))
     from jobs.classifier import Classifier
 
     model = Classifier.open(
@@ -146,7 +146,7 @@ def at_home(run: RunDirectory, submission: Submission, asked: Asked, progress: P
         gap = float(np.abs(own - rows.known["lora"]).max())
         notes.append(f"largest difference from the host's logits: {gap:.2g}")
     found = rows.evidence(pulled.trained, {**rows.known, "lora": own}, robustness, HERE)
-    return Evaluated(summary.summarise(found, run_id=run.run_id), found, tuple(notes))
+    return Evaluated(summary.summarise(found, run_id=submission.run_id), found, tuple(notes))
 
 
 def write_home(

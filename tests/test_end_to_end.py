@@ -51,7 +51,7 @@ def save_host(cli: Cli, server: OpenSshServer | EmbeddedHost, workspace: Path) -
 
 @pytest.mark.ssh
 def test_the_whole_way_over_openssh_with_the_laptop_killed(cli: Cli, sshd: OpenSshServer, tmp_path: Path) -> None:
-    spec = write_task(cli.home / "task")
+    spec = write_task(cli.home / "task", robustness="auto", threshold_goal="recall>=0.9", long_texts="head_tail")
     save_host(cli, sshd, tmp_path / "workspace")
     # The laptop dies while it watches; the run must not notice.
     with cli.start("train", str(spec), "--host", "box", stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as watching:
@@ -88,6 +88,12 @@ def test_the_whole_way_over_openssh_with_the_laptop_killed(cli: Cli, sshd: OpenS
     assert {model["key"] for model in metrics["models"]} == {"majority", "frozen_head", "tfidf", "lora"}
     [lora] = [model["metrics"] for model in metrics["models"] if model["key"] == "lora"]
     assert lora["accuracy"] > 0.8
+    assert lora["scaled"]["nll"] > 0 and metrics["temperature"]["rows"] == 80
+    assert metrics["decision"]["goal"] == "recall>=0.9" and metrics["decision"]["test"]["recall"] > 0.7
+    assert metrics["robustness"]["cases"] > 1000
+    pulled_metrics = json.loads((folder / "artifacts" / "metrics.json").read_text("utf-8"))
+    assert pulled_metrics["source"] == "inferred on host"
+    assert pulled_metrics["robustness"]["models"][-1]["score"] == metrics["robustness"]["models"][-1]["score"]
     assert "verified" in (folder / "report.html").read_text("utf-8")
 
     # The same rows as another file, of another format and encoding, with columns that do not matter.
@@ -181,7 +187,12 @@ def test_the_same_run_without_ssh(local_run: tuple[Cli, Path], tmp_path: Path) -
     foreign = Cli(tmp_path / "base-gone")
     evaluated = foreign("evaluate", str(elsewhere), "--json")
     assert evaluated.status == 0, evaluated
-    assert evaluated.data["metrics"]["source"] == "recomputed from pulled logits"
+    assert evaluated.data["metrics"]["source"] == "inferred on host"
+    assert "every figure is recomputed from the logits that its host sent" in evaluated.stderr
+    there = (folder / "artifacts" / "metrics.json").read_bytes()
+    assert (elsewhere / "metrics.json").read_bytes() == there
+    again = cli("evaluate", str(folder), "--pulled", "--json")  # where the base is at hand, too
+    assert again.status == 0 and (folder / "metrics.json").read_bytes() == there
     with Path(evaluated.data["errors"]).open(encoding="utf-8-sig", newline="") as file:
         wrong = list(csv.DictReader(file))
     [lora] = [model["metrics"] for model in evaluated.data["metrics"]["models"] if model["key"] == "lora"]
@@ -286,9 +297,19 @@ def test_the_demo_is_as_good_as_promised(cli: Cli) -> None:
         assert done.status == 0, done
         folder, seconds = str(Path(done.data["report"]).parent), time.monotonic() - started
     run = RunDirectory(REPOSITORY / folder)
-    figures = {model["key"]: model["metrics"] for model in json.loads(run.home_metrics.read_text("utf-8"))["models"]}
+    document = json.loads(run.home_metrics.read_text("utf-8"))
+    figures = {model["key"]: model["metrics"] for model in document["models"]}
     assert figures["lora"]["accuracy"] >= 0.82
     assert figures["lora"]["auc_roc"] >= 0.90
     assert figures["lora"]["accuracy"] > figures["majority"]["accuracy"]
+    scaled = figures["lora"]["scaled"]
+    assert scaled["ece"] <= scaled["floor"]["p95"] and scaled["floor"]["simulations"] == 2000
+    assert scaled["ece"] < figures["lora"]["raw"]["ece"]
+    [frozen] = [one for one in document["comparisons"] if one["against"] == "frozen_head"]
+    assert frozen["verdict"] == "better" and frozen["mcnemar_p"] < 0.01
+    robustness = {model["key"]: model for model in document["robustness"]["models"]}
+    low, high = robustness["lora"]["interval"]
+    assert document["robustness"]["cases"] >= 1000
+    assert robustness["majority"]["interval"][1] < low < robustness["lora"]["score"] < high
     assert run.report.is_file()
     assert seconds < 360
