@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import shutil
 import sys
 import time
 from pathlib import Path
@@ -77,20 +76,37 @@ def finish(run: RunDirectory, options: argparse.Namespace) -> dict[str, Any]:
     return {"state": "succeeded"}
 
 
+def answer(run: RunDirectory, options: argparse.Namespace) -> dict[str, Any]:
+    """Answer the texts that were sent along, with the adapter that was sent along."""
+    from jobs import answering
+
+    answering.answer(run, submission.load(run.spec))
+    _result(run, "succeeded", "", manifest_sha256=_write_manifest(run))
+    return {}
+
+
 def evaluate(run: RunDirectory, options: argparse.Namespace) -> dict[str, Any]:
     """At home: metrics and report."""
     from jobs import evaluation, run_facts
+    from jobs.questions import Asked
 
     asked = submission.load(run.spec)
-    base, rows, suite = (Path(one) if one else None for one in (options.base, options.data, options.suite))
-    keep = Path(options.keep) if options.keep else None
+    base, rows, suite, answers, keep = (
+        Path(one) if one else None for one in (options.base, options.data, options.suite, options.answers, options.keep)
+    )
     evaluated = evaluation.at_home(
-        run, asked, evaluation.Asked(base, rows, suite, options.limit, keep), Pace(options.progress)
+        run,
+        asked,
+        Asked(rows, suite, options.limit),
+        base=base,
+        answers=answers,
+        keep=keep,
+        progress=Pace(options.progress),
     )
     facts = run_facts.of(run, asked, options.title or "the rows that came with the run", evaluated.notes)
     written = evaluation.write_home(run, Path(options.out or run.root), evaluated, facts, lang=options.lang)
     if keep is not None:
-        shutil.rmtree(keep, ignore_errors=True)  # another evaluation is to infer anew
+        keep.unlink(missing_ok=True)  # another evaluation is to infer anew
     return {
         "metrics": evaluated.metrics,
         "notes": list(evaluated.notes),
@@ -135,8 +151,8 @@ def compare(run: RunDirectory, options: argparse.Namespace) -> dict[str, Any]:
 
 
 VERBS = {
-    "fetch": fetch, "train": train, "finish": finish, "evaluate": evaluate, "predict": predict, "compare": compare,
-    "merge": merge,
+    "fetch": fetch, "train": train, "finish": finish, "answer": answer, "evaluate": evaluate, "predict": predict,
+    "compare": compare, "merge": merge,
 }  # fmt: skip
 
 
@@ -148,6 +164,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--base", help="folder of the base model on this machine")
     parser.add_argument("--data", help="evaluate: JSONL file of texts and labels; predict: of texts")
     parser.add_argument("--suite", help="evaluate: JSONL file of cases instead of the run's robustness suite")
+    parser.add_argument("--answers", help="evaluate: file of logits that a host answered with")
     parser.add_argument("--limit", type=int, default=0, help="evaluate: at most so many rows; 0 is all")
     parser.add_argument("--lang", choices=("en", "zh"), default="en", help="evaluate: of the report")
     parser.add_argument("--title", default="", help="evaluate: what that file is called in the report")
@@ -173,7 +190,7 @@ def main(argv: list[str] | None = None) -> int:
     except JobError as error:
         print(f"error: {error.message}" + (f"\nhint: {error.hint}" if error.hint else ""), flush=True)
         outcome = {"ok": False, "error": {"code": error.code, "message": error.message, "hint": error.hint}}
-        if options.verb in ("fetch", "train", "finish"):
+        if options.verb in ("fetch", "train", "finish", "answer"):
             # In words, for whoever asks later; the supervisor only knows an exit status.
             _result(options.run, "failed", error.message, code=error.code)
     if options.reply:

@@ -5,7 +5,6 @@ Owns where the answers come from, and what is written; the figures themselves st
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import time
 from collections.abc import Mapping
@@ -14,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from jobs import (
+    answering,
     atomic,
     baselines,
     data,
@@ -25,41 +24,16 @@ from jobs import (
     mistakes_csv,
     overlap,
     predictions_parquet,
-    suite_labels,
     summary,
-    table,
 )
-from jobs import robustness as scoring
-from jobs import suite as suites
-from jobs.errors import DataError
-from jobs.evidence import HERE, ON_HOST, ROBUSTNESS, Evidence, Robustness, Trained
+from jobs.evidence import HERE, ON_HOST, ROBUSTNESS, Evidence, Robustness
 from jobs.inference import Progress
-from jobs.label import in_order, label_of
-from jobs.overlap import Overlap
 from jobs.pace import Pace
 from jobs.predictions import Predictions
+from jobs.questions import Asked, Questions, of_run
 from jobs.run_directory import RunDirectory
 from jobs.submission import Submission
 from jobs.wording import Lang
-
-LIMIT_SEED = 0
-
-
-@dataclass(frozen=True)
-class Asked:
-    """What to evaluate at home, and on what.
-
-    base: its folder; None: nothing is inferred, every figure comes from the pulled logits.  data: rows in the project's
-    own form (see `table`) instead of those that came back; suite: a file of cases instead of the suite that the run was
-    asked.  limit: at most so many rows, drawn with every label's share; 0: all.  keep: folder for answers to go on from
-    after a break.
-    """
-
-    base: Path | None = None
-    data: Path | None = None
-    suite: Path | None = None
-    limit: int = 0
-    keep: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -85,13 +59,13 @@ def on_host(run: RunDirectory, submission: Submission, base_folder: Path) -> Non
     model = Classifier.open(
         base_folder, run.adapter, label_names=trained.label_names, tokens_per_batch=submission.spec.tokens_per_batch
     )
-    logits = {name: by_part["test"] for name, by_part in references.items()}
-    logits["lora"] = model.logits(test.texts, rows=len(test), progress=Pace())
+    texts = [*test.texts, *(chosen.texts if chosen else ())]
+    own, asked = np.split(model.logits(texts, rows=len(texts), progress=Pace()), [len(test)])
+    logits = {name: by_part["test"] for name, by_part in references.items()} | {"lora": own}
     robustness = Robustness(skipped=skipped)
     if chosen is not None:
         answers = {name: by_part[ROBUSTNESS] for name, by_part in references.items() if ROBUSTNESS in by_part}
-        answers["lora"] = model.logits(chosen.texts, rows=len(chosen.texts), progress=Pace())
-        robustness = Robustness(chosen, answers)
+        robustness = Robustness(chosen, answers | {"lora": asked})
     found = Evidence(
         trained,
         Predictions(trained.label_names, tuple(test.texts), test.label_ids, logits),
@@ -106,47 +80,57 @@ def on_host(run: RunDirectory, submission: Submission, base_folder: Path) -> Non
     print(f"evaluated: {document['headline'][0]}", flush=True)
 
 
-def at_home(run: RunDirectory, submission: Submission, asked: Asked, progress: Progress | None = None) -> Evaluated:
-    """Evaluate what was pulled: anew where a base is given, else from the logits that came with the run.
+def at_home(
+    run: RunDirectory,
+    submission: Submission,
+    asked: Asked,
+    *,
+    base: Path | None = None,
+    answers: Path | None = None,
+    keep: Path | None = None,
+    progress: Progress | None = None,
+) -> Evaluated:
+    """Evaluate what was pulled: with `answers` of a host (see `answering`), with a `base` by inferring here, else from
+    the logits that came with the run.
 
-    Raises DataError where labels of the data or the suite are not the model's, or what is asked for needs the base.
+    In the file `keep` an inference that was stopped finds how far it was.  Raises DataError where labels of the data or
+    the suite are not the model's, or what is asked for needs the base.
     """
-    pulled = evidence.load(run, submission.spec.robustness)
-    rows = _rows(pulled, asked)
-    robustness = pulled.robustness if asked.suite is None else _own_suite(asked.suite, pulled.trained)
-    if asked.base is None:
-        if "lora" not in rows.known or asked.suite is not None:
-            raise DataError(
-                "without the base model only what came with the run can be evaluated: its test rows and its suite",
-                hint="name the base: --base FOLDER, or fetch it: --rerun",
-            )
+    questions = of_run(run, submission.spec.robustness, asked)
+    if answers is not None:
+        found = questions.answered(answering.load(answers), ON_HOST)
+        notes = [f"{len(questions.all_texts):,} texts were inferred again on a host", *_gap(questions, found)]
+    elif base is not None:
+        found, notes = _inferred(questions, run, submission, base, keep, progress)
+    else:
+        found = questions.as_pulled()
         notes = ["nothing was inferred here: every figure is recomputed from the logits that the host sent"]
-        found = rows.evidence(pulled.trained, rows.known, robustness, ON_HOST)
-        return Evaluated(summary.summarise(found, run_id=submission.run_id), found, tuple(notes))
+    return Evaluated(summary.summarise(found, run_id=submission.run_id), found, tuple(notes))
+
+
+def _inferred(
+    questions: Questions,
+    run: RunDirectory,
+    submission: Submission,
+    base: Path,
+    keep: Path | None,
+    progress: Progress | None,
+) -> tuple[Evidence, list[str]]:
     from jobs.classifier import Classifier
 
-    model = Classifier.open(
-        asked.base,
-        run.adapter,
-        label_names=pulled.trained.label_names,
-        tokens_per_batch=submission.spec.tokens_per_batch,
-    )
-    keep, started = asked.keep, time.monotonic()
-    if keep is not None:
-        keep.mkdir(parents=True, exist_ok=True)
-    own = model.logits(rows.texts, rows=len(rows.texts), keep=keep and keep / "rows", progress=progress)
-    cases = robustness.suite
-    if cases is not None:
-        inferred = model.logits(cases.texts, rows=len(cases.texts), keep=keep and keep / "suite", progress=progress)
-        robustness = dataclasses.replace(robustness, logits={**robustness.logits, "lora": inferred})
-    seconds = time.monotonic() - started
-    texts = len(rows.texts) + (len(cases.texts) if cases else 0)
-    notes = [f"{texts:,} texts inferred here in {seconds:.1f} s ({texts / max(seconds, 1e-9):,.0f} a second)"]
-    if "lora" in rows.known:
-        gap = float(np.abs(own - rows.known["lora"]).max())
-        notes.append(f"largest difference from the host's logits: {gap:.2g}")
-    found = rows.evidence(pulled.trained, {**rows.known, "lora": own}, robustness, HERE)
-    return Evaluated(summary.summarise(found, run_id=submission.run_id), found, tuple(notes))
+    names, texts = questions.trained.label_names, questions.all_texts
+    model = Classifier.open(base, run.adapter, label_names=names, tokens_per_batch=submission.spec.tokens_per_batch)
+    started = time.monotonic()
+    logits = model.logits(texts, rows=len(texts), keep=keep, progress=progress)
+    seconds = max(time.monotonic() - started, 1e-9)
+    found = questions.answered(logits, HERE)
+    note = f"{len(texts):,} texts inferred here in {seconds:.1f} s ({len(texts) / seconds:,.0f} a second)"
+    return found, [note, *_gap(questions, found)]
+
+
+def _gap(questions: Questions, found: Evidence) -> list[str]:
+    gap = questions.gap(found)
+    return [] if gap is None else [f"largest difference from the host's logits: {gap:.2g}"]
 
 
 def write_home(
@@ -174,73 +158,6 @@ def write_home(
         plots_folder=written.plots,
     )
     return written
-
-
-@dataclass(frozen=True)
-class _Rows:
-    """Texts to be evaluated, their labels truth (N,), logits `known` already, by model, and out of how many."""
-
-    texts: tuple[str, ...]
-    truth: NDArray[np.int64]
-    known: Mapping[str, NDArray[np.float32]]
-    overlap: Overlap | None
-    in_all: int
-
-    def evidence(
-        self, trained: Trained, logits: Mapping[str, NDArray[np.float32]], robustness: Robustness, source: str
-    ) -> Evidence:
-        found = Predictions(trained.label_names, self.texts, self.truth, dict(logits))
-        return Evidence(trained, found, robustness, self.overlap, source, self.in_all)
-
-
-def _rows(pulled: Evidence, asked: Asked) -> _Rows:
-    """The rows that came back, or those of a file; with a limit some of them."""
-    came = pulled.predictions
-    texts, truth = (came.texts, came.truth) if asked.data is None else _read(asked.data, pulled.trained)
-    same = texts == came.texts and np.array_equal(truth, came.truth)
-    rows = _Rows(texts, truth, came.logits if same else {}, pulled.overlap if same else None, len(texts))
-    if not 0 < asked.limit < len(texts):
-        return rows
-    chosen = _drawn(truth, asked.limit)
-    return _Rows(
-        tuple(texts[row] for row in chosen.tolist()),
-        truth[chosen],
-        {model: logits[chosen] for model, logits in rows.known.items()},
-        rows.overlap.of(chosen) if rows.overlap else None,
-        len(texts),
-    )
-
-
-def _own_suite(path: Path, trained: Trained) -> Robustness:
-    """A suite that fits the model's labels.  Raises DataError."""
-    suite = suites.load(path)
-    answers = suite_labels.answers(trained.label_names, trained.positive_label)
-    if misfits := scoring.misfits(suite, trained.label_names, answers):
-        raise DataError(f"{path}: {'; '.join(misfits)}", hint=f"the model knows {', '.join(trained.label_names)[:200]}")
-    return Robustness(suite)
-
-
-def _drawn(truth: NDArray[np.int64], limit: int) -> NDArray[np.int64]:
-    """(limit,) rows in their order, drawn from every label by its share (largest remainders); the same every time."""
-    random = np.random.default_rng(LIMIT_SEED)
-    counts = np.bincount(truth)
-    shares = counts * limit / len(truth)
-    taken = np.floor(shares).astype(np.int64)
-    taken[np.argsort(taken - shares, kind="stable")[: limit - taken.sum()]] += 1
-    chosen = [random.permutation(np.flatnonzero(truth == label))[:count] for label, count in enumerate(taken)]
-    return np.sort(np.concatenate(chosen))
-
-
-def _read(path: Path, trained: Trained) -> tuple[tuple[str, ...], NDArray[np.int64]]:
-    rows = table.read(path)
-    # An earlier version kept a label 1.0 as it was written.
-    ids = {label_of(name): index for index, name in enumerate(trained.label_names)}
-    if unknown := in_order(set(rows.labels) - set(ids)):
-        raise DataError(
-            f"{path}: the model does not know the label {unknown[0]!r}",
-            hint=f"it knows {', '.join(trained.label_names)}",
-        )
-    return tuple(rows.texts), np.array([ids[label] for label in rows.labels], dtype=np.int64)
 
 
 def _optional_json(path: Path) -> dict[str, Any] | None:

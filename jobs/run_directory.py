@@ -199,7 +199,7 @@ class RunDirectory:
     @property
     def inferring(self) -> Path:
         """Answers of an inference that was stopped, to go on from."""
-        return self.root / ".inferring"
+        return self.root / ".inferring.logits"
 
     @property
     def evaluations(self) -> Path:

@@ -346,8 +346,7 @@ def _put_in_place(part: RunDirectory, home: RunDirectory, *, whole: bool) -> Non
                       home.home_metrics, home.report)  # fmt: skip
         for path in found_here:
             path.unlink(missing_ok=True)  # of another adapter
-        for folder in (home.plots, home.inferring):
-            shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(home.plots, ignore_errors=True)
         if home.evaluations.exists():
             home.evaluations.rename(part.root / ".replaced-evaluations")
     if whole and home.artifacts.exists():

@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jobs import own_copy
 from jobs.provenance import COMMIT
@@ -25,8 +25,8 @@ from launcher.progress import Note, Observer
 from launcher.settings import Settings
 from remote.local_host import LocalHost
 
-KEPT_LOGITS = ".kept-logits"
-"""Beside what an evaluation writes, until it is written."""
+if TYPE_CHECKING:
+    from jobs.questions import Questions
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,7 @@ class Evaluation:
 
     data: a file instead of the test split, which goes to `evaluations/<name>`.  suite: a file of cases instead of the
     robustness suite that the run was asked.  limit: at most so many rows; 0: all.  pulled: infer nothing.  rerun: fetch
-    a base that is not here.  lang: of the report.
+    a base that is not here.  answers: a file of logits that a host answered with.  lang: of the report.
     """
 
     data: Path | None = None
@@ -134,6 +134,7 @@ class Evaluation:
     limit: int = 0
     pulled: bool = False
     rerun: bool = False
+    answers: Path | None = None
     lang: str = "en"
 
 
@@ -164,7 +165,7 @@ def evaluate(home: HomeRun, settings: Settings, observer: Observer, asked: Evalu
     Raises VerificationFailed where what lies here is not what a run that succeeded vouches for.
     """
     _require_vouched_for(home, "evaluated")
-    if asked.pulled:
+    if asked.pulled or asked.answers is not None:
         home = replace(home, base=None)
     elif home.base is None and asked.rerun:
         home = with_base(home, observer, "evaluate")
@@ -178,19 +179,18 @@ def evaluate(home: HomeRun, settings: Settings, observer: Observer, asked: Evalu
         options += ["--limit", str(asked.limit)]
     if asked.suite is not None:
         options += ["--suite", str(asked.suite.resolve())]
-    data, file, title = asked.data, None, None
-    if data is not None:
-        data = data.resolve()  # `.` and `..` have no names
-        file, title = dataset.one_file(data, home.submission.spec, settings.cache), data.name
-    elif home.base is not None:  # else only the rows that came back can be evaluated
-        file, title = dataset.test_file(home.submission, home.sources, settings.cache), "the test split"
+    if asked.answers is not None:
+        options += ["--answers", str(asked.answers)]
     if home.base is not None:
         options += ["--base", str(home.base)]
+    # Where nothing is inferred only the rows that came back have answers, whatever lies here.
+    infers = asked.data is not None or asked.answers is not None or home.base is not None
+    file, title = _rows(home, settings, asked) if infers else (None, "")
     if file is not None:
-        options += ["--data", str(file), "--title", str(title)]
+        options += ["--data", str(file), "--title", title]
     out = home.run.root
-    if data is not None:
-        out = _inside(home.run, home.run.evaluations / data.stem)
+    if asked.data is not None:
+        out = _inside(home.run, home.run.evaluations / asked.data.resolve().stem)
         options += ["--out", str(out)]
     keep = RunDirectory(out).inferring if home.base is not None else None
     return _job("evaluate", home, settings.local_workspace, options, observer, keep=keep)
@@ -207,20 +207,25 @@ def predict(home: HomeRun, workspace: Path, texts: Path, out: Path, keep: Path, 
     return _job("predict", home, workspace, options, observer, keep=keep)
 
 
-@dataclass(frozen=True)
-class Texts:
-    """How many texts an evaluation of a run answers: rows of its test split, texts of its robustness suite."""
+def questions(home: HomeRun, settings: Settings, asked: Evaluation) -> Questions:
+    """The texts that an evaluation answers, with all that is known of them.
 
-    rows: int
-    suite: int
+    Raises VerificationFailed as `evaluate` does, DataError for data or a suite that can't be evaluated.
+    """
+    from jobs.questions import Asked, of_run
+
+    _require_vouched_for(home, "evaluated")
+    rows, _ = _rows(home, settings, asked)
+    return of_run(home.run, home.submission.spec.robustness, Asked(rows, asked.suite, asked.limit))
 
 
-def texts_to_answer(home: HomeRun) -> Texts:
-    """As the run's artifacts have them.  Raises BrokenRun where they can't be read."""
-    from jobs import evidence
-
-    found = evidence.load(home.run, home.submission.spec.robustness)
-    return Texts(found.predictions.rows, len(found.robustness.suite.texts) if found.robustness.suite else 0)
+def _rows(home: HomeRun, settings: Settings, asked: Evaluation) -> tuple[Path | None, str]:
+    """The rows to evaluate, in the project's own form, and what they are called; None for those that came back."""
+    if asked.data is not None:
+        data = asked.data.resolve()  # `.` and `..` have no names
+        return dataset.one_file(data, home.submission.spec, settings.cache), data.name
+    file = dataset.test_file(home.submission, home.sources, settings.cache)
+    return file, "the test split" if file is not None else ""
 
 
 def parameters_of_base(home: HomeRun) -> int | None:

@@ -1,13 +1,18 @@
-"""What inferring a run's rows again on this machine takes: what is to be fetched first, and how long it may last."""
+"""Inferring a run's rows again: what it takes on this machine, and having a host do it."""
 
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
 
-from launcher import home_jobs
+from launcher import answer_there, home_jobs
+from launcher.app import App
 from launcher.duration import in_words
-from launcher.home_jobs import HomeRun
+from launcher.home_jobs import Evaluation, HomeRun
+from launcher.progress import Observer
+from launcher.settings import Settings
 from launcher.untrusted import clean
 
 TOKENS_PER_TEXT = 64
@@ -36,16 +41,26 @@ class Rerun:
         return f"{fetched}, then {self.texts:,} texts answered here, which takes {took}"
 
 
-def plan(home: HomeRun, limit: int) -> Rerun | None:
+def plan(home: HomeRun, settings: Settings, asked: Evaluation) -> Rerun | None:
     """What has to come first; None where the base is here.  Raises LaunchError where it can't be had."""
     if home.base is not None:
         return None
     model = home_jobs.required_hub_base(home, "evaluate")
-    counted = home_jobs.texts_to_answer(home)
-    texts = counted.suite + (min(limit, counted.rows) if limit else counted.rows)
+    texts = len(home_jobs.questions(home, settings, asked).all_texts)
     parameters = home_jobs.parameters_of_base(home)
     seconds = texts * max(LEAST_PER_TEXT_S, 2 * parameters * TOKENS_PER_TEXT / (USE * _flops())) if parameters else None
     return Rerun(model.repository, model.missing_bytes(), texts, seconds)
+
+
+def on_host(
+    app: App, home: HomeRun, asked: Evaluation, host: str, observer: Observer, agreed: Callable[[str], None]
+) -> dict[str, Any]:
+    """As `home_jobs.evaluate`, with the answers of a host; `agreed` is told first what it takes, and may raise."""
+    questions = home_jobs.questions(home, app.settings, asked)
+    with answer_there.planned(home, questions.all_texts) as planned:
+        agreed(planned.in_words(host))
+        with answer_there.answers(app, planned, host, observer) as file:
+            return home_jobs.evaluate(home, app.settings, observer, replace(asked, answers=file))
 
 
 def _flops() -> float:

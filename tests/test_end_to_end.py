@@ -107,6 +107,15 @@ def test_the_whole_way_over_openssh_with_the_laptop_killed(cli: Cli, sshd: OpenS
     assert same["accuracy"] == lora["accuracy"]
     assert "more.tsv" in (folder / "evaluations" / "more" / "report.html").read_text("utf-8")
 
+    # Another host may do the work: the adapter and the texts go there, without labels, and nothing of it stays.
+    refused = cli("evaluate", "--rerun", "--on", "box", "--json")  # nobody answers
+    assert refused.status != 0 and "texts, without labels, and the adapter go to box: at most" in refused.stderr
+    there = cli("evaluate", "--rerun", "--on", "box", "--limit", "40", "-y", "--json")
+    assert there.status == 0, there
+    assert (there.data["metrics"]["source"], there.data["metrics"]["rows"]) == ("inferred on host", 40)
+    assert any(note.startswith("largest difference from the host's logits: 0") for note in there.data["notes"])
+    assert [one["run_id"] for one in cli("ps", "--host", "box", "-a", "--json").data["runs"]] == [row["run_id"]]
+
     # Ours alone are the numbers of plain transformers and peft, too.
     rows = parquet.read_table(folder / "predictions.parquet").to_pylist()[:16]
     texts = json.dumps([row["text"] for row in rows])

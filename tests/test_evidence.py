@@ -14,10 +14,10 @@ from hand_made import adapter_of
 from jobs import adapter, evaluation, evidence, safetensors_file, submission, suite, summary
 from jobs import spec as specs
 from jobs.errors import BrokenRun, DataError
-from jobs.evaluation import Asked
 from jobs.evidence import ON_HOST, Evidence, Robustness
 from jobs.overlap import Overlap, Twin
 from jobs.predictions import Predictions
+from jobs.questions import Asked
 from jobs.run_directory import RunDirectory
 
 CASES = suite.Suite("own", tuple(
@@ -164,3 +164,43 @@ def test_a_lie_is_refused_in_words(run: RunDirectory, lie: str) -> None:
     with pytest.raises(BrokenRun) as refused:
         evidence.load(run, "auto")
     assert len(refused.value.message) < 600
+
+
+# --- Answers of another host
+
+
+def answers_file(path: Path, **tensors: np.ndarray) -> Path:
+    safetensors_file.write(path, tensors)
+    return path
+
+
+def test_answers_of_a_host_take_the_place_of_those_that_came(run: RunDirectory, tmp_path: Path) -> None:
+    texts = 90 + len(CASES.texts)
+    sent = answers_file(tmp_path / "a", logits=np.tile(np.array([[0, 3]], np.float32), (texts, 1)))
+    evaluated = evaluation.at_home(run, SUBMITTED, Asked(), answers=sent)
+    [lora] = [model["metrics"] for model in evaluated.metrics["models"] if model["key"] == "lora"]
+    assert (lora["predicted_counts"], evaluated.metrics["source"]) == ({"bad": 0, "good": 90}, ON_HOST)
+    assert evaluated.notes[1].startswith("largest difference from the host's logits: ")
+    cases = evaluated.metrics["robustness"]["models"]
+    assert [model["score"] for model in cases if model["key"] == "lora"] == [pytest.approx(200 / 3, abs=0.1)]
+
+
+@pytest.mark.parametrize(
+    "tensors",
+    [
+        {"logits": np.zeros((150, 2), np.float32)},  # one too many, or
+        {"logits": np.zeros((149, 3), np.float32)},  # of another model,
+        {"logits": np.full((149, 2), np.inf, np.float32)},
+        {"logits": np.zeros(298, np.float32)},
+        {"others": np.zeros((149, 2), np.float32)},
+        {"logits": np.zeros((149, 2), np.float32), "more": np.zeros(1, np.float32)},
+    ],
+    ids=str,
+)
+def test_answers_that_are_none_are_refused(run: RunDirectory, tmp_path: Path, tensors: dict[str, np.ndarray]) -> None:
+    with pytest.raises(BrokenRun):
+        evaluation.at_home(run, SUBMITTED, Asked(), answers=answers_file(tmp_path / "a", **tensors))
+    (tmp_path / "b").write_bytes(b"no answers")
+    for absent in (tmp_path / "b", tmp_path / "c"):
+        with pytest.raises(BrokenRun, match="no answers"):
+            evaluation.at_home(run, SUBMITTED, Asked(), answers=absent)

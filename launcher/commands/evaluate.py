@@ -23,6 +23,7 @@ FILE = click.Path(path_type=Path, exists=True)
 @click.option("--limit", type=click.IntRange(min=1), help="At most so many rows, of every label its share.")
 @click.option("--pulled", is_flag=True, help="Infer nothing: recompute every figure from the logits that were pulled.")
 @click.option("--rerun", is_flag=True, help="Fetch a base that is not here, and infer again; size and time come first.")
+@click.option("--on", "host", metavar="HOST|local", help="With --rerun: where to infer.  [default: local]")
 @click.option("--lang", type=click.Choice(["en", "zh"]), default="en", show_default=True, help="Of the report.")
 @yes_option
 @json_option
@@ -36,6 +37,7 @@ def command(
     limit: int | None,
     pulled: bool,
     rerun: bool,
+    host: str | None,
     lang: str,
     yes: bool,
     as_json: bool,
@@ -55,15 +57,24 @@ def command(
 
     if pulled and (rerun or base or data or suite):
         raise click.UsageError("--pulled infers nothing: it goes with none of --rerun, --base, --data, --suite")
+    if host and not rerun:
+        raise click.UsageError("--on says where to infer again: it goes with --rerun")
     output = Output(as_json=as_json)
     home = home_jobs.find(run, app.ledger, base=base)
-    if rerun:
-        from launcher import rerun as reruns
+    asked = home_jobs.Evaluation(data, suite, limit or 0, pulled, rerun, lang=lang)
 
-        if planned := reruns.plan(home, limit or 0):
-            output.observe(Note(planned.in_words()))
-            if not yes and not click.confirm("Go on?", err=True):
-                raise click.Abort
-    asked = home_jobs.Evaluation(data, suite, limit or 0, pulled, rerun, lang)
-    evaluated = home_jobs.evaluate(home, app.settings, output.observe, asked)
+    def agreed(plan: str) -> None:
+        output.observe(Note(plan))
+        if not yes and not click.confirm("Go on?", err=True):
+            raise click.Abort
+
+    if rerun:
+        from launcher import rerun as reruns  # brings SSH along
+
+    if rerun and host not in (None, "local"):
+        evaluated = reruns.on_host(app, home, asked, host, output.observe, agreed)
+    else:
+        if rerun and (planned := reruns.plan(home, app.settings, asked)):
+            agreed(planned.in_words())
+        evaluated = home_jobs.evaluate(home, app.settings, output.observe, asked)
     output.show(evaluated, lambda console: render(evaluated, console))
