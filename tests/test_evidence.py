@@ -185,18 +185,17 @@ def test_answers_of_a_host_take_the_place_of_those_that_came(run: RunDirectory, 
     assert [model["score"] for model in cases if model["key"] == "lora"] == [pytest.approx(200 / 3, abs=0.1)]
 
 
-@pytest.mark.parametrize(
-    "tensors",
-    [
-        {"logits": np.zeros((150, 2), np.float32)},  # one too many, or
-        {"logits": np.zeros((149, 3), np.float32)},  # of another model,
-        {"logits": np.full((149, 2), np.inf, np.float32)},
-        {"logits": np.zeros(298, np.float32)},
-        {"others": np.zeros((149, 2), np.float32)},
-        {"logits": np.zeros((149, 2), np.float32), "more": np.zeros(1, np.float32)},
-    ],
-    ids=str,
-)
+NOT_ANSWERS = {
+    "one too many": {"logits": np.zeros((151, 2), np.float32)},
+    "of another model": {"logits": np.zeros((150, 3), np.float32)},
+    "infinite": {"logits": np.full((150, 2), np.inf, np.float32)},
+    "flat": {"logits": np.zeros(300, np.float32)},
+    "of another name": {"others": np.zeros((150, 2), np.float32)},
+    "and more": {"logits": np.zeros((150, 2), np.float32), "more": np.zeros(1, np.float32)},
+}
+
+
+@pytest.mark.parametrize("tensors", NOT_ANSWERS.values(), ids=NOT_ANSWERS)
 def test_answers_that_are_none_are_refused(run: RunDirectory, tmp_path: Path, tensors: dict[str, np.ndarray]) -> None:
     with pytest.raises(BrokenRun):
         evaluation.at_home(run, SUBMITTED, Asked(), answers=answers_file(tmp_path / "a", **tensors))
