@@ -120,7 +120,7 @@ def _outcomes(probability: Floats, positive: Booleans) -> _Outcomes:
     values = np.unique(np.concatenate([[0.0], probability, [1.0]]))
     middles = ((values[:-1] + values[1:]) / 2).round(DIGITS)
     # Rounded, or between neighbouring floats, a middle may lie on or beyond one of the two that it is to part.
-    thresholds = middles[(values[:-1] < middles) & (middles <= values[1:])]
+    thresholds = middles[(values[:-1] < middles) & (middles <= values[1:]) & (middles < 1)]
     order = np.argsort(probability, kind="stable")
     below = np.searchsorted(probability[order], thresholds, side="left")
     hits_below = np.concatenate([[0], np.cumsum(positive[order])])[below]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from jobs import threshold
@@ -27,7 +27,7 @@ def every_threshold(p):
     """One between any two probabilities that can be told apart by ten decimals."""
     values = sorted({0.0, 1.0, *p.tolist()})
     middles = [(low, round((low + high) / 2, 10), high) for low, high in zip(values, values[1:], strict=False)]
-    return [middle for low, middle, high in middles if low < middle <= high]
+    return [middle for low, middle, high in middles if low < middle <= high and middle < 1]
 
 
 def worth(figures, goal):
@@ -44,6 +44,7 @@ def worth(figures, goal):
 
 @bounded
 @given(rows, goals)
+@example([(0.0, True), (0.9999999999999999, False)], threshold.Goal("accuracy"))
 def test_no_other_threshold_is_worth_more_and_of_equals_it_is_nearest_to_a_half(found, goal):
     p, positive = arrays(found)
     chosen = threshold.choose(p, positive, goal)
