@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -27,13 +27,16 @@ from jobs import (
     summary,
 )
 from jobs.evidence import HERE, ON_HOST, ROBUSTNESS, Evidence, Robustness
-from jobs.inference import Progress
 from jobs.pace import Pace
 from jobs.predictions import Predictions
 from jobs.questions import Asked, Questions, of_run
 from jobs.run_directory import RunDirectory
 from jobs.submission import Submission
 from jobs.wording import Lang
+
+if TYPE_CHECKING:  # they bring torch along, which nothing but inferring needs
+    from jobs.classifier import Classifier
+    from jobs.inference import Progress
 
 
 @dataclass(frozen=True)
@@ -54,11 +57,7 @@ def on_host(run: RunDirectory, submission: Submission, base_folder: Path) -> Non
     chosen, skipped = evidence.suite_of(
         submission.spec.robustness, splits.label_names, splits.positive_label, test.texts
     )
-    from jobs.classifier import Classifier
-
-    model = Classifier.open(
-        base_folder, run.adapter, label_names=trained.label_names, tokens_per_batch=submission.spec.tokens_per_batch
-    )
+    model = _classifier(run, submission, base_folder, trained.label_names)
     texts = [*test.texts, *(chosen.texts if chosen else ())]
     own, asked = np.split(model.logits(texts, rows=len(texts), progress=Pace()), [len(test)])
     logits = {name: by_part["test"] for name, by_part in references.items()} | {"lora": own}
@@ -116,16 +115,20 @@ def _inferred(
     keep: Path | None,
     progress: Progress | None,
 ) -> tuple[Evidence, list[str]]:
-    from jobs.classifier import Classifier
-
-    names, texts = questions.trained.label_names, questions.all_texts
-    model = Classifier.open(base, run.adapter, label_names=names, tokens_per_batch=submission.spec.tokens_per_batch)
+    texts = questions.all_texts
+    model = _classifier(run, submission, base, questions.trained.label_names)
     started = time.monotonic()
     logits = model.logits(texts, rows=len(texts), keep=keep, progress=progress)
     seconds = max(time.monotonic() - started, 1e-9)
     found = questions.answered(logits, HERE)
     note = f"{len(texts):,} texts inferred here in {seconds:.1f} s ({len(texts) / seconds:,.0f} a second)"
     return found, [note, *_gap(questions, found)]
+
+
+def _classifier(run: RunDirectory, submission: Submission, base: Path, names: Sequence[str]) -> Classifier:
+    from jobs.classifier import Classifier
+
+    return Classifier.open(base, run.adapter, label_names=names, tokens_per_batch=submission.spec.tokens_per_batch)
 
 
 def _gap(questions: Questions, found: Evidence) -> list[str]:
