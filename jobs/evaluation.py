@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jobs import (
+    adapter,
     atomic,
     baselines,
     data,
@@ -142,6 +143,7 @@ def at_home(run: RunDirectory, submission: Submission, asked: Asked, progress: P
     seconds = time.monotonic() - started
     texts = len(rows.texts) + (len(cases.texts) if cases else 0)
     notes = [f"{texts:,} texts inferred here in {seconds:.1f} s ({texts / max(seconds, 1e-9):,.0f} a second)"]
+    notes += [adapter.another_base(path) for path in adapter.other_weights(asked.base, run.adapter)]
     if "lora" in rows.known:
         gap = float(np.abs(own - rows.known["lora"]).max())
         notes.append(f"largest difference from the host's logits: {gap:.2g}")

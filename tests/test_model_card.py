@@ -192,7 +192,7 @@ def test_the_program_scales_and_decides() -> None:
     functions = [node for node in apart if isinstance(node, ast.FunctionDef) and node.name == "classify"]
     names: dict[str, Any] = {"LABELS": ["bad", "good"], "TEMPERATURE": 1.75, "THRESHOLD": 0.25}
     names["logits"] = lambda texts: torch.tensor([[1.0, 0.0], [4.0, 0.0]])
-    exec(compile(ast.Module(list(functions), []), "card", "exec"), names)
+    exec(compile(ast.Module(list(functions), []), "card", "exec"), names)  # noqa: S102 (ours)
     first, second = names["classify"](["x", "y"])
     assert (first[0], first[2], second[0], second[2]) == ("bad", "good", "bad", "bad")
     assert first[1] == pytest.approx(1 / (1 + math.exp(-1 / 1.75)))
