@@ -155,6 +155,8 @@ VERBS = {
     "compare": compare, "merge": merge,
 }  # fmt: skip
 
+ON_HOST = ("fetch", "train", "finish", "answer")
+
 
 def main(argv: list[str] | None = None) -> int:
     """Carry out one verb; 0, or 1 after an error that was printed and replied."""
@@ -188,11 +190,21 @@ def main(argv: list[str] | None = None) -> int:
         print(error.message, flush=True)
         return EXIT_STATUS
     except JobError as error:
-        print(f"error: {error.message}" + (f"\nhint: {error.hint}" if error.hint else ""), flush=True)
+        if not options.reply:  # who asked shows it
+            print(f"error: {error.message}" + (f"\nhint: {error.hint}" if error.hint else ""), flush=True)
         outcome = {"ok": False, "error": {"code": error.code, "message": error.message, "hint": error.hint}}
-        if options.verb in ("fetch", "train", "finish", "answer"):
+        if options.verb in ON_HOST:
             # In words, for whoever asks later; the supervisor only knows an exit status.
             _result(options.run, "failed", error.message, code=error.code)
+    except OSError as error:
+        if options.verb in ON_HOST:
+            raise  # the log is all that is left there, and should have all of it
+        named = error.filename2 or error.filename
+        message = f"{options.verb}: {named}: {error.strerror}" if named else f"{options.verb}: {error}"
+        if not options.reply:
+            print(f"error: {message}", flush=True)
+        hint = "make room on the disk, or let that file be written; then the same command again"
+        outcome = {"ok": False, "error": {"code": JobError.code, "message": message, "hint": hint}}
     if options.reply:
         atomic.write_json(options.reply, outcome)
     failed = not outcome["ok"] or outcome["data"].get("state") == "failed"

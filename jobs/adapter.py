@@ -361,6 +361,30 @@ def is_template(value: Any) -> bool:
     return isinstance(value, str) and value.count(TEXT) == 1 and len(value) <= MAX_TEMPLATE
 
 
+def other_weights(base_folder: Path, adapter_folder: Path) -> list[Path]:
+    """The base's files of weights that are others than those trained on, as far as the adapter's folder tells.
+
+    They may hold the same numbers.
+    """
+    told = read_json(adapter_folder / CLASSIFIER).get("sha256")
+    base = told.get("base") if isinstance(told, dict) else None
+    pairs = (
+        [(base_folder / Path(str(name)).name, digest) for name, digest in base.items()]
+        if isinstance(base, dict)
+        else []
+    )
+    return [
+        path
+        for path, digest in pairs
+        if path.suffix == ".safetensors" and path.is_file() and manifest.sha256_of(path) != digest
+    ]
+
+
+def another_base(path: Path) -> str:
+    """What is to be told of a file of `other_weights`."""
+    return f"{path} is not the file that was trained on; launch verify --base tells whether it will do"
+
+
 def set_pad_token(model: Any, adapter_folder: Path) -> None:
     """Give the base the pad token of training, which pooling looks for, instead of its own."""
     text_config = model.config.get_text_config()

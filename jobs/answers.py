@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from jobs import adapter, atomic, evidence, manifest
+from jobs import adapter, atomic, evidence
 from jobs.errors import AdapterRejected, DataError
 from jobs.inference import Progress
 from jobs.log_line import say
@@ -86,7 +86,8 @@ def answer(
     from jobs.classifier import Classifier
 
     rule = Rule.of_run(run)
-    _warn_of_another_base(run, base_folder)
+    for path in adapter.other_weights(base_folder, run.adapter):
+        say(f"warning: {adapter.another_base(path)}")
     classifier = Classifier.open(
         base_folder, run.adapter, label_names=rule.label_names, tokens_per_batch=tokens_per_batch
     )
@@ -117,16 +118,6 @@ def answer(
         "labels": {name: labels[name] for name in rule.label_names},
         "decisions": None if rule.threshold is None else {name: decisions[name] for name in rule.label_names},
     }
-
-
-def _warn_of_another_base(run: RunDirectory, base_folder: Path) -> None:
-    """Say so where the base's weights are other files than those it was trained on; they may hold the same numbers."""
-    told = adapter.read_json(run.adapter / adapter.CLASSIFIER).get("sha256")
-    base = told.get("base") if isinstance(told, dict) else None
-    for name, digest in base.items() if isinstance(base, dict) else ():
-        path = base_folder / Path(str(name)).name
-        if path.suffix == ".safetensors" and path.is_file() and manifest.sha256_of(path) != digest:
-            say(f"warning: {path} is not the file that was trained on; launch verify --base tells whether it will do")
 
 
 def _texts(path: Path) -> Iterator[str]:

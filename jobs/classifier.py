@@ -24,7 +24,7 @@ from torch import nn
 from jobs import adapter, batches, inference, manifest
 from jobs import model as models
 from jobs.empty_text import is_empty
-from jobs.errors import AdapterRejected
+from jobs.errors import AdapterRejected, DataError
 from jobs.kept_logits import KeptLogits
 from jobs.spec import AUTO, WINDOWS
 from jobs.tokens import encode_windows
@@ -73,14 +73,19 @@ class Classifier:
         """Base and adapter from disk on this machine's device, checked as by `adapter.load`.
 
         Where the base is in float32, as it is on a CPU, LoRA is added into its weights: a third of the time goes.  In
-        bf16 that would round what was trained.  Raises AdapterRejected.
+        bf16 that would round what was trained.  Raises AdapterRejected, and DataError for a base that is none.
         """
         max_length = adapter.read_json(adapter_folder / adapter.CLASSIFIER).get("max_length")
         if type(max_length) is not int or not 0 < max_length < 10**6:
             raise AdapterRejected(f"{adapter_folder / adapter.CLASSIFIER}: impossible max_length {max_length!r:.40}")
         device = models.best_device()
         dtype = models.base_dtype(AUTO, device)
-        loaded = adapter.load(base_folder, adapter_folder, dtype=dtype, id2label=dict(enumerate(label_names)))
+        try:
+            loaded = adapter.load(base_folder, adapter_folder, dtype=dtype, id2label=dict(enumerate(label_names)))
+        except (OSError, ValueError, RuntimeError) as error:
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+            hint = "--base FOLDER: the model that the run was trained on"
+            raise DataError(f"{base_folder}: can't be loaded as a base: {reason}", hint=hint) from error
         model: nn.Module = _merged(loaded, adapter_folder) if dtype == torch.float32 else loaded
         empty = adapter.empty_text_logits(adapter_folder, len(label_names))
         return cls(

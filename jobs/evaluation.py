@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from jobs import (
+    adapter,
     answering,
     atomic,
     baselines,
@@ -121,8 +122,9 @@ def _inferred(
     logits = model.logits(texts, rows=len(texts), keep=keep, progress=progress)
     seconds = max(time.monotonic() - started, 1e-9)
     found = questions.answered(logits, HERE)
-    note = f"{len(texts):,} texts inferred here in {seconds:.1f} s ({len(texts) / seconds:,.0f} a second)"
-    return found, [note, *_gap(questions, found)]
+    notes = [f"{len(texts):,} texts inferred here in {seconds:.1f} s ({len(texts) / seconds:,.0f} a second)"]
+    notes += [adapter.another_base(path) for path in adapter.other_weights(base, run.adapter)]
+    return found, notes + _gap(questions, found)
 
 
 def _classifier(run: RunDirectory, submission: Submission, base: Path, names: Sequence[str]) -> Classifier:

@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from jobs import adapter, overlap, predictions, robustness, safetensors_file, suite, suite_labels
-from jobs.errors import BrokenRun, DataError, JobError
+from jobs import adapter, overlap, predictions, robustness, safetensors_file, suite, suite_labels, threshold
+from jobs.errors import BrokenRun, DataError, JobError, SpecError
 from jobs.overlap import Overlap
 from jobs.predictions import MODEL_TITLES, Predictions
 from jobs.run_directory import RunDirectory
@@ -28,6 +28,8 @@ ON_HOST, HERE = "inferred on host", "inferred here"
 SOURCES = (ON_HOST, HERE)
 ROBUSTNESS = "robustness"
 """What the suite's texts are called among the parts of the data."""
+LONGEST_GOAL = 100
+MOST_ROWS = 10**12
 
 
 @dataclass(frozen=True)
@@ -145,15 +147,18 @@ def answers_to_suite(run: RunDirectory, trained: Trained) -> Robustness | None:
     try:
         cases = suite.load(run.suite)
         header = safetensors_file.read_header(run.suite_logits).require()
+        shape = (len(cases.texts), len(trained.label_names))
+        for name, tensor in header.tensors.items():  # before memory is taken for what a header claims
+            if name not in MODEL_TITLES or tensor.shape != shape:
+                raise BrokenRun(f"{run.suite_logits}: {ascii(name)[:80]} is no model, or not of shape {shape}")
         logits = {name: array.astype(np.float32) for name, array in safetensors_file.read_arrays(header).items()}
     except JobError as error:
         raise BrokenRun(f"the robustness suite of the run: {error.message}", hint=error.hint) from error
     except OSError as error:
         raise BrokenRun(f"the robustness suite of the run: {error.filename}: {error.strerror}") from error
-    shape = (len(cases.texts), len(trained.label_names))
     for name, array in logits.items():
-        if name not in MODEL_TITLES or array.shape != shape or not np.isfinite(array).all():
-            raise BrokenRun(f"{run.suite_logits}: {name[:80]!r} is not finite, or not of shape {shape}")
+        if not np.isfinite(array).all():
+            raise BrokenRun(f"{run.suite_logits}: {name} is not finite")
     if "lora" not in logits:
         raise BrokenRun(f"{run.suite_logits}: without the adapter's answers")
     known = suite_labels.answers(trained.label_names, trained.positive_label)
@@ -177,7 +182,7 @@ def _temperatures(listed: Any, path: Path) -> dict[str, dict[str, Any]]:
         match one:
             case {"value": float() as value, "rows": int(rows), "nll_before": float() as before,
                   "nll_after": float() as after} if model in MODEL_TITLES:  # fmt: skip
-                if rows > 0 and math.isfinite(before + after):
+                if 0 < rows < MOST_ROWS and math.isfinite(before + after):
                     checked(value, str(path))
                     found[model] = {"value": value, "rows": rows, "nll_before": before, "nll_after": after}
                     continue
@@ -190,10 +195,22 @@ def _decision(decision: Any, path: Path) -> dict[str, Any] | None:
         case None:
             return None
         case {"goal": str(goal), "threshold": float() as cut, "reached": bool(reached), "validation": dict(achieved)}:
-            if 0 <= cut <= 1 and all(one is None or isinstance(one, int | float) for one in achieved.values()):
-                figures = {str(name)[:40]: None if one is None else float(one) for name, one in achieved.items()}
-                return {"goal": goal[:40], "threshold": cut, "reached": reached, "validation": figures}
+            if 0 <= cut <= 1 and _is_goal(goal) and all(map(_is_figure, achieved.items())):
+                return {"goal": goal, "threshold": cut, "reached": reached, "validation": achieved}
     raise BrokenRun(f"{path}: not a threshold: {decision!r:.200}")
+
+
+def _is_goal(text: str) -> bool:
+    try:
+        return len(text) <= LONGEST_GOAL and bool(threshold.parse(text))
+    except SpecError:
+        return False
+
+
+def _is_figure(item: tuple[str, Any]) -> bool:
+    """Whether it is one of `threshold.figures_at`."""
+    name, value = item
+    return name in threshold.FIGURES and (value is None or (type(value) in (int, float) and 0 <= value <= 1))
 
 
 def _json(path: Path) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shlex
 import struct
 from pathlib import Path
 from types import TracebackType
@@ -16,6 +17,7 @@ from typing import IO
 import numpy as np
 from numpy.typing import NDArray
 
+from jobs.errors import BrokenRun
 from jobs.log_line import say
 
 MAGIC = b"launch logits 1\n"
@@ -29,12 +31,15 @@ class KeptLogits:
     """The file at `path`, gone through once: windows that were kept are read, those behind them are added.
 
     What is of another `identity`, damaged or cut off is dropped, and everything behind it.  Two processes that do the
-    same at the same time write the same bytes to the same places.
+    same at the same time write the same bytes to the same places.  Raises BrokenRun where something else has the name:
+    through a link in a run's folder, which anybody may have made, another file would be written over.
     """
 
     def __init__(self, path: Path, identity: bytes, classes: int) -> None:
         self._name, self._row_bytes = path.name, 4 * classes
         path.parent.mkdir(parents=True, exist_ok=True)
+        if path.is_symlink() or (path.exists() and not path.is_file()):
+            raise BrokenRun(f"{path}: not a plain file", hint=f"take it away: rm -r {shlex.quote(str(path))}")
         self._file: IO[bytes] = path.open("r+b" if path.exists() else "x+b")
         header = _HEADER.pack(MAGIC, identity, classes)
         found = self._file.read(_HEADER.size)

@@ -145,6 +145,8 @@ def load(path: Path) -> Suite:
     A missing id is the line's number.  Labels are the model's own or `positive` and `negative`: which ones a model
     knows is not asked here.  Raises DataError with the first few problems and their lines.
     """
+    if path.exists() and not path.is_file():
+        raise DataError(f"{path}: not a file", hint=_HINT)  # opening a pipe would wait for whoever writes into it
     try:
         with path.open("rb") as file:
             content = file.read(LARGEST_BYTES + 1)

@@ -16,6 +16,9 @@ from jobs.score import Booleans, Floats, Integers, need_rows
 
 PLAIN_GOALS = ("accuracy", "f1", "balanced_accuracy")
 BOUNDED_GOALS = ("precision", "recall")
+FIGURES = (
+    "accuracy", "balanced_accuracy", "precision", "recall", "f1", "specificity", "predicted_positive_rate",
+)  # fmt: skip
 ALLOWED = "accuracy, f1, balanced_accuracy, precision>=0.95, recall>=0.95"
 DEFAULT = 0.5
 DIGITS = 10
@@ -95,8 +98,7 @@ def choose(p_positive: Floats, positive: Booleans, goal: Goal) -> Threshold:
 def figures_at(p_positive: Floats, positive: Booleans, threshold: float) -> dict[str, float | None]:
     """What rows called positive from `threshold` on come to, in [0, 1]; None where a figure has no value.
 
-    accuracy, balanced_accuracy, precision, recall, f1, specificity, predicted_positive_rate.  p_positive (N,),
-    positive (N,) bool.  Raises NoData when N is 0.
+    Those of `FIGURES`; p_positive (N,), positive (N,) bool.  Raises NoData when N is 0.
     """
     need_rows(positive)
     called = p_positive >= threshold

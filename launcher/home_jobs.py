@@ -190,10 +190,19 @@ def evaluate(home: HomeRun, settings: Settings, observer: Observer, asked: Evalu
         options += ["--data", str(file), "--title", title]
     out = home.run.root
     if asked.data is not None:
-        out = _inside(home.run, home.run.evaluations / asked.data.resolve().stem)
+        out = home.run.evaluations / asked.data.resolve().stem
         options += ["--out", str(out)]
+    for folder in (out, RunDirectory(out).plots, RunDirectory(out).inferring):
+        _inside(home.run, folder)
     keep = RunDirectory(out).inferring if home.base is not None else None
-    return _job("evaluate", home, settings.local_workspace, options, observer, keep=keep)
+    try:
+        return _job("evaluate", home, settings.local_workspace, options, observer, keep=keep)
+    except LaunchError as error:
+        if file is None or str(file) not in error.message:
+            raise
+        # The project's own copy of the rows means nothing to anybody.
+        message = error.message.replace(str(file), str(asked.data or title))
+        raise LaunchError(message, hint=error.hint, code=error.code) from error
 
 
 def predict(home: HomeRun, workspace: Path, texts: Path, out: Path, keep: Path, observer: Observer) -> dict[str, Any]:

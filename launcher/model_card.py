@@ -12,12 +12,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from jobs.spec import TEXT
+from jobs.spec import HEAD, HEAD_TAIL, TEXT
 from jobs.submission import Submission
 from launcher.untrusted import clean
 
 HUB_ID = re.compile(r"(?:[A-Za-z0-9][\w.-]*/)?[A-Za-z0-9][\w.-]*\Z", re.ASCII)
 REPRODUCED_HERE = "reproduced here"
+NONE = "n/a"
 LORA_KEYS = (
     "lora_r", "lora_alpha", "lora_dropout", "use_rslora", "target_modules", "modules_to_save", "learning_rate",
     "num_train_epochs", "train_batch_size", "max_length", "head_start", "seed",
@@ -28,7 +29,10 @@ _MARKS = re.compile(r"[!#$&*:<>@\[\\\]^`|~]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])|(
 
 @dataclass(frozen=True)
 class Classifier:
-    """What classifier.json says that it takes to use the adapter, checked; `empty_text_logits` may be unknown."""
+    """What classifier.json says that it takes to use the adapter, checked; `empty_text_logits` may be unknown.
+
+    `threshold` is of the second of two labels' probability.
+    """
 
     labels: tuple[str, ...]
     max_length: int
@@ -36,6 +40,9 @@ class Classifier:
     pad_token_id: int
     prompt_template: str
     empty_text_logits: tuple[float, ...] | None
+    long_texts: str = HEAD
+    temperature: float | None = None
+    threshold: float | None = None
 
 
 @dataclass(frozen=True)
@@ -133,8 +140,9 @@ def _metrics(known: Known) -> str:
         (
             words(title),
             _figure(figures.get("accuracy"), "{:.1%}"),
-            _interval(figures.get("accuracy_interval"), "{:.1%}"),
-            *(_figure(figures.get(name), "{:.3f}") for name in ("f1", "auc_roc", "mcc", "ece")),
+            _interval(_accuracy_interval(figures), "{:.1%}"),
+            *(_figure(figures.get(name), "{:.3f}") for name in ("f1", "auc_roc", "mcc")),
+            _figure(_ece(figures), "{:.3f}"),
             _difference(against[key]) if key in against else "",
         )
         for key, title, figures in models
@@ -149,9 +157,47 @@ def _metrics(known: Known) -> str:
         whose = "worked out by whoever published this, from the logits that the training host sent"
     positive = known.metrics.get("positive_label")
     averaged = "macro averages" if positive is None else f"of the label {words(positive, 80)}"
-    count = _figure(known.metrics.get("rows"), "{:,}")
-    said = f"On {count} rows of the test split, {whose}; F1 and AUC-ROC are {averaged}."
+    count, in_all = (_figure(known.metrics.get(key), "{:,}") for key in ("rows", "rows_in_all"))
+    some = f"{count} of {in_all}" if in_all not in (count, NONE) else count
+    said = f"On {some} rows of the test split, {whose}; F1 and AUC-ROC are {averaged}."
+    of_lora = next((figures for key, _, figures in models if key == "lora"), {})
+    said = " ".join([said, *_scaled(known.metrics, of_lora), *_decided(known.metrics)])
     return f"## Metrics\n\n{said}\n\n{_table(header, rows)}"
+
+
+def _accuracy_interval(figures: Mapping[str, Any]) -> object:
+    """Of metrics.json's schema 2, else of its schema 1."""
+    return _mapping(figures.get("intervals")).get("accuracy", figures.get("accuracy_interval"))
+
+
+def _ece(figures: Mapping[str, Any]) -> object:
+    """After the temperature where there is one; of schema 2, else of schema 1."""
+    blocks = [_mapping(figures.get(block)) for block in ("scaled", "raw")]
+    return next((block["ece"] for block in blocks if "ece" in block), figures.get("ece"))
+
+
+def _scaled(metrics: Mapping[str, Any], of_lora: Mapping[str, Any]) -> Iterable[str]:
+    fitted = _mapping(metrics.get("temperature"))
+    if _is_number(fitted.get("value")):
+        raw = _figure(_mapping(of_lora.get("raw")).get("ece"), "{:.3f}")
+        yield (
+            f"ECE is that of probabilities after the temperature, {_figure(fitted['value'], '{:.3f}')} for the adapter "
+            f"(without it {raw}), which was fitted on the validation split."
+        )
+
+
+def _decided(metrics: Mapping[str, Any]) -> Iterable[str]:
+    """What the threshold does, where one was asked for."""
+    decision = _mapping(metrics.get("decision"))
+    if _is_number(decision.get("threshold")):
+        test = _mapping(decision.get("test"))
+        figures = ", ".join(f"{name} {_figure(test.get(name), '{:.3f}')}" for name in ("precision", "recall", "f1"))
+        failed = "" if decision.get("reached") is True else ", which validation did not reach"
+        yield (
+            f"The figures are those of the likeliest label; with the threshold "
+            f"{_figure(decision['threshold'], '{:.3f}')}, chosen on the validation split for "
+            f"{words(decision.get('goal'), 40)}{failed}: {figures}."
+        )
 
 
 def _difference(comparison: Mapping[str, Any]) -> str:
@@ -176,6 +222,10 @@ def _code(known: Known) -> str:
         revision, chosen = f"\nREVISION = {known.base_revision!r}", ", revision=REVISION"
     labels = "".join(f"    {label!r},\n" for label in one.labels)
     before, after = one.prompt_template.split(TEXT)
+    is_cut = one.long_texts == HEAD
+    cut = _LONG.format(rows=_HEAD_AND_TAIL if one.long_texts == HEAD_TAIL else _WINDOWS)
+    answer = _BATCH if is_cut else _EACH
+    decided = one.threshold is not None and len(one.labels) == 2
     return f"""{"" if one.empty_text_logits is None else "import unicodedata" + chr(10) * 2}import torch
 from peft import PeftModel
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
@@ -186,7 +236,8 @@ LABELS = [
 {labels}]
 BEFORE, AFTER = {before!r}, {after!r}  # what stood around each text
 MAX_LENGTH = {one.max_length}
-{_empty_code(one)}
+TEMPERATURE = {one.temperature or 1.0!r}  # what logits are divided by before they become probabilities
+{f"THRESHOLD = {one.threshold!r}  # of the last label's probability{chr(10)}" if decided else ""}{_empty_code(one)}
 tokenizer = AutoTokenizer.from_pretrained(
     ADAPTER, padding_side={one.padding_side!r}, truncation_side="right", trust_remote_code=False
 )
@@ -199,15 +250,11 @@ model.config.get_text_config().pad_token_id = {one.pad_token_id}
 model = PeftModel.from_pretrained(model, ADAPTER).eval()
 
 
-{_CUT if after else _WHOLE}
+{(_CUT if after else _WHOLE) if is_cut else cut}
 
-{_LOGITS if one.empty_text_logits is None else _LOGITS_BUT_OF_EMPTY}
+{(_LOGITS if one.empty_text_logits is None else _LOGITS_BUT_OF_EMPTY) + answer}
 
-def classify(texts):
-    \"\"\"The label of each text, and its probability.\"\"\"
-    shares = logits(texts).softmax(-1)
-    return [(LABELS[int(share.argmax())], float(share.max())) for share in shares]
-
+{_DECIDE if decided else _CLASSIFY}
 
 print(classify(["Put a text of your own here."]))"""
 
@@ -234,12 +281,29 @@ _CUT = '''def prompt(text):
         kept = 0 if over >= len(firsts) else max(0, firsts[-over] - len(BEFORE))
         text = text[: min(kept, len(text) - 1)]
 '''
+# As `jobs.tokens` has it.
+_LONG = '''def rows(text):
+    """Rows of token ids, of at most MAX_LENGTH each, for the text in its prompt."""
+    text = text[:262144]
+    whole = tokenizer(BEFORE + text + AFTER, return_offsets_mapping=True, verbose=False)
+    ids, places = whole["input_ids"], enumerate(whole["offset_mapping"])
+    if len(ids) <= MAX_LENGTH:
+        return [ids or [tokenizer.eos_token_id or tokenizer.pad_token_id]]
+    inside = [at for at, (first, last) in places if len(BEFORE) <= first < last <= len(BEFORE) + len(text)]
+    before, of_text, after = ids[: inside[0]], ids[inside[0] : inside[-1] + 1], ids[inside[-1] + 1 :]
+    room, over = MAX_LENGTH - len(before) - len(after), len(ids) - MAX_LENGTH
+{rows}
+'''
+_HEAD_AND_TAIL = """    first = (room + 1) // 2
+    return [before + of_text[:first] + of_text[first + over :] + after]"""
+_WINDOWS = """    count = min(64, -(-over // max(1, room - -(-room // 4))) + 1)
+    starts = [int(over * n / (count - 1)) for n in range(count)]
+    return [before + of_text[at : at + room] + after for at in starts]"""
 _LOGITS = '''@torch.inference_mode()
 def logits(texts):
     """(texts, labels)"""
-    prompts = [prompt(text) for text in texts]
-    batch = tokenizer(prompts, padding=True, truncation=True, max_length=MAX_LENGTH, return_tensors="pt")
-    return model(**batch).logits
+    found = torch.zeros(len(texts), len(LABELS))
+    asked = list(range(len(texts)))
 '''
 # As `jobs.empty_text` has it.
 _LOGITS_BUT_OF_EMPTY = '''def is_empty(text):
@@ -251,12 +315,29 @@ _LOGITS_BUT_OF_EMPTY = '''def is_empty(text):
 def logits(texts):
     """(texts, labels)"""
     found = torch.tensor([EMPTY] * len(texts))
-    rows = [row for row, text in enumerate(texts) if not is_empty(text)]
-    if rows:
-        prompts = [prompt(texts[row]) for row in rows]
+    asked = [row for row, text in enumerate(texts) if not is_empty(text)]
+'''
+_BATCH = """    if asked:
+        prompts = [prompt(texts[row]) for row in asked]
         batch = tokenizer(prompts, padding=True, truncation=True, max_length=MAX_LENGTH, return_tensors="pt")
-        found[rows] = model(**batch).logits
+        found[asked] = model(**batch).logits
     return found
+"""
+_EACH = """    for row in asked:
+        batch = tokenizer.pad({"input_ids": rows(texts[row])}, return_tensors="pt")
+        found[row] = model(**batch).logits.mean(0)
+    return found
+"""
+_CLASSIFY = '''def classify(texts):
+    """The likeliest label of each text, and its probability."""
+    shares = (logits(texts).double() / TEMPERATURE).softmax(-1)
+    return [(LABELS[int(share.argmax())], float(share.max())) for share in shares]
+'''
+_DECIDE = '''def classify(texts):
+    """The likeliest label of each text, its probability, and the label that the threshold decides for."""
+    shares = (logits(texts).double() / TEMPERATURE).softmax(-1)
+    decided = [LABELS[int(share[1] >= THRESHOLD)] for share in shares]
+    return [(LABELS[int(share.argmax())], float(share.max()), label) for share, label in zip(shares, decided)]
 '''
 
 
@@ -349,7 +430,7 @@ def _plain(value: object) -> str:
 
 def _figure(value: object, form: str) -> str:
     if not _is_number(value):
-        return "n/a"
+        return NONE
     return form.format(value)
 
 
@@ -357,7 +438,7 @@ def _interval(value: object, form: str) -> str:
     match value:
         case [low, high]:
             return f"{_figure(low, form)} to {_figure(high, form)}"
-    return "n/a"
+    return NONE
 
 
 def _is_number(value: object) -> bool:

@@ -245,8 +245,9 @@ def _classifier(folder: Path) -> Classifier:
             if len(labels) > 1 and all(isinstance(label, str) for label in labels):
                 empty = adapter.empty_text_logits(folder, len(labels))
                 return Classifier(
-                    tuple(map(str, labels)), max_length, side, pad_token_id, template, tuple(empty) if empty else None
-                )
+                    tuple(map(str, labels)), max_length, side, pad_token_id, template, tuple(empty) if empty else None,
+                    adapter.long_texts(folder), adapter.temperature(folder), adapter.threshold(folder),
+                )  # fmt: skip
     raise AdapterRejected(f"{folder / adapter.CLASSIFIER}: not what a training leaves", hint="launch pull again")
 
 

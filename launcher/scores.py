@@ -36,7 +36,7 @@ def render(evaluated: dict[str, Any], console: Console) -> None:
     for note in evaluated["notes"]:
         console.print(clean(note), style="dim")
     for name in ("report", "errors"):
-        console.print(f"{name}: {evaluated[name]}", soft_wrap=True)
+        console.print(f"{name}: {clean(evaluated[name])}", soft_wrap=True)
 
 
 def sentences(document: dict[str, Any]) -> Iterator[str]:

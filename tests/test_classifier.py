@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -21,7 +22,7 @@ from tiny import DECODERS, ENCODERS, make_base_of, toy_rows
 
 from jobs import adapter, tokens
 from jobs.classifier import Classifier
-from jobs.errors import AdapterRejected
+from jobs.errors import AdapterRejected, BrokenRun, DataError
 from jobs.pace import Pace
 
 TEXTS = [text * (1 + number % 3) for number, (text, _) in enumerate(toy_rows(90, 3))]
@@ -284,6 +285,25 @@ def test_a_file_of_other_texts_or_another_adapter_is_not_used(
     ):
         assert np.array_equal(other.logits(TEXTS, keep=keep), other.logits(TEXTS))
         assert "another model, other settings" in capfd.readouterr().out
+
+
+def test_logits_are_kept_in_no_file_that_a_link_leads_to(base: Path, folder: Path, tmp_path: Path) -> None:
+    precious = tmp_path / "precious"
+    precious.write_text("mine")
+    keep = tmp_path / "kept"
+    keep.symlink_to(precious)
+    with pytest.raises(BrokenRun, match="not a plain file"):
+        _one(base, folder).logits(TEXTS, keep=keep)
+    assert precious.read_text() == "mine"
+
+
+@pytest.mark.parametrize("files", [(), ("config.json",)], ids=["empty", "no weights"])
+def test_a_folder_that_is_no_base_is_named(base: Path, folder: Path, tmp_path: Path, files: tuple[str, ...]) -> None:
+    for name in files:
+        shutil.copy(base / name, tmp_path / name)
+    with pytest.raises(DataError, match="can't be loaded as a base") as refused:
+        opened(tmp_path, folder)
+    assert str(tmp_path) in refused.value.message and "--base FOLDER" in refused.value.hint
 
 
 KILLED = """

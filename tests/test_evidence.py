@@ -130,6 +130,15 @@ def to_logits(change: Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]]) 
     return apply
 
 
+def claimed(path: Path, rows: int) -> None:
+    """A file of so many rows for the adapter, all of them zero and none of them on the disk."""
+    shape = {"dtype": "F32", "shape": [rows, 2], "data_offsets": [0, rows * 8]}
+    header = json.dumps({"lora": shape}).encode()
+    with path.open("wb") as file:
+        file.write(len(header).to_bytes(8, "little") + header)
+        file.truncate(8 + len(header) + rows * 8)
+
+
 LIES: dict[str, Callable[[RunDirectory], None]] = {
     "another temperature": lambda run: changed(run.training, temperatures={"lora": TEMPERATURE | {"value": 1.4}}),
     "no temperature": lambda run: changed(run.training, temperatures={}),
@@ -142,6 +151,12 @@ LIES: dict[str, Callable[[RunDirectory], None]] = {
     "a threshold above one": lambda run: [changed(run.training, decision=DECISION | {"threshold": 1.5}),
                                           changed(run.adapter / adapter.CLASSIFIER, threshold=1.5)],
     "words for figures": lambda run: changed(run.training, decision=DECISION | {"validation": {"f1": "high"}}),
+    "an unknown figure": lambda run: changed(run.training, decision=DECISION | {"validation": {"\ud800": 0.5}}),
+    "an infinite figure": lambda run: changed(run.training, decision=DECISION | {"validation": {"f1": float("inf")}}),
+    "a figure beyond floats": lambda run: changed(run.training, decision=DECISION | {"validation": {"f1": 10**400}}),
+    "no goal": lambda run: changed(run.training, decision=DECISION | {"goal": "\ud800"}),
+    "rows beyond all data": lambda run: changed(run.training, temperatures={"lora": TEMPERATURE | {"rows": 10**400}}),
+    "more numbers than memory": lambda run: claimed(run.suite_logits, 10**10),
     "labels": lambda run: changed(run.training, label_names=["bad", "great"]),
     "no labels": lambda run: changed(run.training, label_names=None),
     "not a suite": lambda run: run.suite.write_text("{}\n"),

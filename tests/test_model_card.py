@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import replace
@@ -10,6 +11,7 @@ from html.parser import HTMLParser
 from typing import Any
 
 import pytest
+import torch
 import yaml
 from huggingface_hub import ModelCard
 from markdown_it import MarkdownIt
@@ -47,18 +49,29 @@ ALLOWED = {"h1", "h2", "p", "table", "thead", "tbody", "tr", "th", "td", "pre", 
 def known(labels: tuple[str, ...] = ("bad", "good"), *, model: str = "org/base", **changes: Any) -> Known:
     spec = from_mapping({"name": "reviews", "model_name_or_path": model, "data": "a.csv"})
     inputs = {"train": Entry("inputs/train.jsonl", 5, "a" * 64), "test": Entry("inputs/test.jsonl", 5, "b" * 64)}
-    figures = {"accuracy": 0.9, "accuracy_interval": [0.8, 0.95], "f1": 0.91, "auc_roc": None}
+    figures = {
+        "accuracy": 0.9, "f1": 0.91, "auc_roc": None, "raw": {"ece": 0.12}, "scaled": {"ece": 0.034},
+        "intervals": {"accuracy": [0.8, 0.95]},
+    }  # fmt: skip
     defaults = Known(
         repository="me/reviews",
         submission=Submission("reviews-aaaaaaaa", spec, inputs, (), "0"),
         classifier=Classifier(labels, 64, "right", 0, "{text}", None),
         training={"rows": {"train": 100}, "steps": 10, "libraries": {"peft": "0.21.2"}, "device": "cpu"},
         metrics={
+            "schema": 2,
             "source": "inferred here",
             "rows": 40,
+            "rows_in_all": 40,
             "positive_label": labels[-1],
+            "temperature": {"value": 1.75, "rows": 30, "nll_before": 0.5, "nll_after": 0.4},
+            "decision": None,
             "models": [
-                {"key": "majority", "title": "Majority class", "metrics": {"accuracy": 0.5}},
+                {
+                    "key": "majority",
+                    "title": "Majority class",
+                    "metrics": {"accuracy": 0.5, "raw": {"ece": 0.01}, "scaled": None},
+                },
                 {"key": "lora", "title": "LoRA adapter", "metrics": figures},
             ],
             "comparisons": [{"against": "majority", "accuracy_difference": 0.4, "difference_interval": [0.2, 0.6]}],
@@ -124,8 +137,8 @@ def test_what_it_tells() -> None:
     assert found is not None
     assert [(one.metric_type, one.metric_value) for one in found] == [("accuracy", 0.9), ("f1", 0.91)]
     rows = [
-        "| Majority class | 50.0% | n/a | n/a | n/a | n/a | n/a | +40.0% (+20.0% to +60.0%) |",
-        "| LoRA adapter | 90.0% | 80.0% to 95.0% | 0.910 | n/a | n/a | n/a |  |",
+        "| Majority class | 50.0% | n/a | n/a | n/a | n/a | 0.010 | +40.0% (+20.0% to +60.0%) |",
+        "| LoRA adapter | 90.0% | 80.0% to 95.0% | 0.910 | n/a | n/a | 0.034 |  |",
         f"| train | `{'a' * 64}` |",
         f"| model.safetensors | `{'c' * 64}` |",
         "| finite | pass | 4,160 numbers |",
@@ -135,10 +148,54 @@ def test_what_it_tells() -> None:
     assert [row for row in rows if row not in text] == []
     assert f"revision {COMMIT}" in text and "Level: reproduced here" in text
     assert "worked out with these files by whoever published them" in text
-    recomputed = card(known(metrics=known().metrics | {"source": "recomputed from pulled logits"}))
+    recomputed = card(known(metrics=known().metrics | {"source": "inferred on host"}))
     assert "from the logits that the training host sent" in recomputed
+    assert "On 40 rows of the test split" in text and "1.750 for the adapter (without it 0.120)" in text
+    some = card(known(metrics=known().metrics | {"rows_in_all": 1636, "temperature": None}))
+    assert "On 40 of 1,636 rows of the test split" in some and "the temperature" not in body(some)
     told = card(known(evaluated_here=False, verdict=known().verdict | {"level": "reproduced on host"}))
     assert "nobody worked them out again" in told and "has that host's word" in told
+
+
+def test_a_threshold_is_told_and_whether_it_was_reached() -> None:
+    decision = {"goal": "precision>=0.95", "threshold": 0.71, "reached": False, "validation": {},
+                "test": {"precision": 0.9, "recall": 0.5, "f1": None}}  # fmt: skip
+    text = Page(body(card(known(metrics=known().metrics | {"decision": decision})))).text
+    assert "with the threshold 0.710" in text and "for precision>=0.95, which validation did not reach" in text
+    assert "precision 0.900, recall 0.500, f1 n/a" in text
+
+
+def test_a_document_of_schema_1() -> None:
+    figures = {"accuracy": 0.9, "accuracy_interval": [0.8, 0.95], "f1": 0.91, "ece": 0.05}
+    older = {
+        "schema": 1,
+        "source": "recomputed from pulled logits",
+        "rows": 40,
+        "positive_label": "good",
+        "models": [{"key": "lora", "title": "LoRA adapter", "metrics": figures}],
+        "comparisons": [],
+    }
+    text = card(known(metrics=older))
+    assert "| LoRA adapter | 90.0% | 80.0% to 95.0% | 0.910 | n/a | n/a | 0.050 |  |" in text
+    assert "On 40 rows of the test split" in text and "from the logits that the training host sent" in text
+
+
+def test_the_program_scales_and_decides() -> None:
+    plain, one = program_in(card(known())), known().classifier
+    assert values(plain)["TEMPERATURE"] == 1.0 and "THRESHOLD" not in plain
+    scaled = program_in(card(known(classifier=replace(one, temperature=1.75, threshold=0.25))))
+    assert (values(scaled)["TEMPERATURE"], values(scaled)["THRESHOLD"]) == (1.75, 0.25)
+    three = replace(one, labels=("a", "b", "c"), threshold=0.25)  # of three labels nobody knows which it would be of
+    assert "THRESHOLD" not in program_in(card(known(classifier=three)))
+    # What the program makes of logits, without any model.
+    apart = ast.parse(scaled).body
+    functions = [node for node in apart if isinstance(node, ast.FunctionDef) and node.name == "classify"]
+    names: dict[str, Any] = {"LABELS": ["bad", "good"], "TEMPERATURE": 1.75, "THRESHOLD": 0.25}
+    names["logits"] = lambda texts: torch.tensor([[1.0, 0.0], [4.0, 0.0]])
+    exec(compile(ast.Module(list(functions), []), "card", "exec"), names)  # noqa: S102 (ours)
+    first, second = names["classify"](["x", "y"])
+    assert (first[0], first[2], second[0], second[2]) == ("bad", "good", "bad", "bad")
+    assert first[1] == pytest.approx(1 / (1 + math.exp(-1 / 1.75)))
 
 
 @pytest.mark.parametrize("trick", TRICKS)
@@ -204,6 +261,18 @@ def test_a_base_that_is_not_on_the_hub(model: str, pushed: bool, name: str) -> N
     [
         {},
         {"models": "x"},
+        {
+            "models": [{"key": "lora", "title": "t", "metrics": {"raw": 3, "scaled": {}, "intervals": [1]}}],
+            "temperature": {"value": "<b>"},
+            "decision": {"threshold": True},
+        },
+        {
+            "models": [{"key": "lora", "title": "t", "metrics": {"raw": {"ece": "<b>"}}}],
+            "rows": 1,
+            "rows_in_all": [],
+            "temperature": {"value": 2},
+            "decision": {"threshold": 0.5, "test": [], "goal": ["<b>"], "reached": "no"},
+        },
         {"models": [1, {"key": "lora", "title": "t", "metrics": []}], "comparisons": [[]]},
         {"models": [{"key": "lora", "title": "t", "metrics": {"accuracy": float("nan"), "f1": 10**400}}], "rows": "5"},
         {"models": [{"key": "lora", "metrics": {"accuracy": True, "accuracy_interval": [1, 2, 3]}}], "rows": None},

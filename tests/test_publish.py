@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny import make_base, make_run
+from tiny import make_base, make_run, toy_rows
 
-from jobs import atomic, manifest, run_checks, training
+from jobs import answers, atomic, manifest, run_checks, training
 from jobs.__main__ import main as jobs_main
 from jobs.classifier import Classifier
 from jobs.errors import AdapterRejected
@@ -163,12 +163,39 @@ def test_a_published_adapter_answers_as_ours_does_with_nothing_of_ours(
         env=os.environ | env | {"OMP_NUM_THREADS": "1"}, cwd=tmp_path, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    logits, answers, empty = json.loads(done.stdout.splitlines()[-1])
+    logits, said, empty = json.loads(done.stdout.splitlines()[-1])
     ours = Classifier.open(base, run.adapter, label_names=("bad", "good")).logits(texts)
     for found, expected in zip(logits, ours.tolist(), strict=True):
         assert found == pytest.approx(expected, abs=1e-4)
-    assert [label for label, _ in answers] == [("bad", "good")[int(row.argmax())] for row in ours]
+    assert [label for label, _ in said] == [("bad", "good")[int(row.argmax())] for row in ours]
     assert empty[0] == pytest.approx(ours[texts.index(blank)].tolist())
+    as_predicted = [one.confidence for one in answers.Rule.of_run(run).read(ours)]
+    assert [confidence for _, confidence in said] == pytest.approx(as_predicted, abs=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("long_texts", ["head_tail", "windows"])
+@pytest.mark.parametrize("prompt", ["{text}", PROMPT])
+def test_long_texts_are_read_as_ours_are(base: Path, tmp_path: Path, long_texts: str, prompt: str) -> None:
+    texts = ["好" * 60 + "坏差慢", "慢", "的房" * 500 + "差", "\u200b", "".join(text for text, _ in toy_rows(40, 3))]
+    run = make_run(tmp_path, base, rows=120, long_texts=long_texts, prompt_template=prompt, threshold_goal="f1")
+    training.train(run.root)
+    assert jobs_main(["finish", str(run.root)]) == 0
+    card = gathered(run, base).card
+    program = program_in(card).replace("path/to/tiny", str(base)).replace(repr(REPO), repr(str(run.adapter)))
+    ask = f"import json\nprint(json.dumps([logits({texts!r}).tolist(), classify({texts!r})]))"
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", f"import sys\nsys.modules['jobs'] = None\n{program}\n{ask}"],
+        env=os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}, cwd=tmp_path, capture_output=True, text=True,
+        check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    logits, said = json.loads(done.stdout.splitlines()[-1])
+    ours = Classifier.open(base, run.adapter, label_names=("bad", "good")).logits(texts)
+    for found, expected in zip(logits, ours.tolist(), strict=True):
+        assert found == pytest.approx(expected, abs=1e-4)
+    for found, expected in zip(said, answers.Rule.of_run(run).read(ours), strict=True):
+        assert found == [expected.label, pytest.approx(expected.confidence, abs=1e-4), expected.decision]
 
 
 @pytest.mark.slow

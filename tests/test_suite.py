@@ -403,3 +403,9 @@ def test_the_built_in_suite_is_for_chinese_reviews_with_two_labels() -> None:
     assert "which of “spam” and “ham” praises is not known" in applies(("spam", "ham"), "spam", chinese)
     assert "two labels; the model has 3" in applies(("a", "b", "c"), "a", chinese)
     assert applies(two, "positive", ["とてもよかったです、ありがとう", "また来たいです"]) != ""
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "cases.jsonl")
+    with pytest.raises(DataError, match="not a file"):
+        load(tmp_path / "cases.jsonl")
