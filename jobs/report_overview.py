@@ -12,6 +12,8 @@ from jobs.report_verification import verdict
 from jobs.wording import main_model, number, short
 
 WEAK = 0.75
+MOST_BY_CHANCE = 0.1
+"""Where chance alone gives a larger calibration error, a small one proves nothing."""
 FEW_ROWS = 1000
 MAX_LABELS = 12
 
@@ -182,7 +184,16 @@ def _trust(summary: dict[str, Any], words: Words) -> Html:
     says = sum(one["count"] * one["confidence"] for one in filled) / rows
     right = sum(one["count"] * one["accuracy"] for one in filled) / rows
     gap, chance = f"{100 * chosen['ece']:.1f}", f"{100 * chosen['floor']['p95']:.1f}"
-    if chosen["ece"] <= chosen["floor"]["p95"]:
+    if chosen["floor"]["p95"] > MOST_BY_CHANCE:
+        answer = words(
+            "This test is too small to tell: with as few rows ({rows}) chance alone gives a gap of up to {chance} "
+            "points; here it is {gap}.",
+            "这次测试无法判断：只有 {rows} 行，单凭偶然就可能相差 {chance} 个百分点；这里是 {gap}。",
+            rows=number(rows),
+            gap=gap,
+            chance=chance,
+        )
+    elif chosen["ece"] <= chosen["floor"]["p95"]:
         answer = words(
             "Yes, as far as this test can tell: when it says 90 %, it is right about 90 times in 100. The two differ "
             "by {gap} points on average, and chance alone gives up to {chance}.",
@@ -292,8 +303,8 @@ def _advice(summary: dict[str, Any], verification: dict[str, Any] | None, words:
     errors = summary["errors"]
     if count := errors["likely_wrong_labels"]:
         yield words(
-            "{count} of its {wrong} errors look like wrong labels in the data: {place}.",
-            "{wrong} 个错误中有 {count} 个看起来是数据标错了：{place}。",
+            "{count} of its {wrong} errors may be wrong labels in the data: {place}.",
+            "{wrong} 个错误中有 {count} 个可能是数据标错了：{place}。",
             count=count,
             wrong=number(errors["wrong"]),
             place=_link("errors", words("read them first", "请先看这些")),
@@ -326,8 +337,9 @@ def _advice(summary: dict[str, Any], verification: dict[str, Any] | None, words:
         )
     if any(one["against"] == "tfidf" and one["verdict"] != "better" for one in summary["comparisons"]):
         yield words(
-            "A simple method is as good: more rows, cleaner labels or a larger base will do more than longer training.",
-            "简单方法已经同样好：更多数据、更干净的标签或更大的底座，比延长训练更有用。",
+            "LoRA is not clearly better than a simple method: more rows, cleaner labels or a larger base will probably "
+            "do more than longer training.",
+            "LoRA 并不明显好于简单方法：更多数据、更干净的标签或更大的底座，可能比延长训练更有用。",
         )
     if summary["rows"] < FEW_ROWS:
         yield words(
