@@ -336,7 +336,8 @@ def warning_sentence(warning: Mapping[str, Any], lang: Lang = "en") -> str:
             return _one_class(warning, lang)
         case "few_rows":
             rows = f"{warning['rows']:,}"
-            en = f"The test has {counted(warning['rows'], 'row')} only: every figure is rough; read the intervals, not the single values."
+            few = counted(warning["rows"], "row")
+            en = f"The test has {few} only: every figure is rough; read the intervals, not the single values."
             zh = f"测试集只有 {rows} 行：所有数字都很粗略，请看区间，不要只看单个数值。"
         case "temperature_at_bound":
             value = f"{warning['value']:g}"
