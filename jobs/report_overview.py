@@ -9,7 +9,7 @@ from jobs import wording
 from jobs.report_charts import block
 from jobs.report_html import Html, Section, Words, foreign, paragraph, plain, section, text
 from jobs.report_verification import verdict
-from jobs.wording import main_model, number, short
+from jobs.wording import counted, main_model, number, short
 
 WEAK = 0.75
 MOST_BY_CHANCE = 0.1
@@ -28,8 +28,9 @@ def head(summary: dict[str, Any], verification: dict[str, Any] | None, words: Wo
     for warning in summary["warnings"]:
         notes += paragraph(words.sentence(wording.warning_sentence(warning, words.lang)), "note warn")
     tested = words(
-        "{rows} test rows ({labels}); {source}.",
+        "{tested} ({labels}); {source}.",
         "测试集 {rows} 行（{labels}）；{source}。",
+        tested=counted(summary["rows"], "test row"),
         rows=number(summary["rows"]),
         labels=_labels(summary, words, counted=True),
         source=wording.term(summary["source"], words.lang),
@@ -118,11 +119,12 @@ def _labels(summary: dict[str, Any], words: Words, counted: bool = False) -> Htm
 
 def _task(summary: dict[str, Any], words: Words) -> Html:
     return words(
-        "It reads a text and gives it one of {count} labels: {labels}. It was tested on {rows} texts whose right "
+        "It reads a text and gives it one of {count} labels: {labels}. It was tested on {tested} whose right "
         "label is known.",
         "它读一段文字，给出 {count} 个标签之一：{labels}。测试用了 {rows} 条已知正确标签的文本。",
         count=len(summary["label_names"]),
         labels=_labels(summary, words),
+        tested=counted(summary["rows"], "text"),
         rows=number(summary["rows"]),
     )
 
@@ -185,7 +187,7 @@ def _trust(summary: dict[str, Any], words: Words) -> Html:
     right = sum(one["count"] * one["accuracy"] for one in filled) / rows
     gap, chance = f"{100 * chosen['ece']:.1f}", f"{100 * chosen['floor']['p95']:.1f}"
     if chosen["floor"]["p95"] > MOST_BY_CHANCE:
-        answer = words(
+        return words(
             "This test is too small to tell: with as few rows ({rows}) chance alone gives a gap of up to {chance} "
             "points; here it is {gap}.",
             "这次测试无法判断：只有 {rows} 行，单凭偶然就可能相差 {chance} 个百分点；这里是 {gap}。",
@@ -193,7 +195,7 @@ def _trust(summary: dict[str, Any], words: Words) -> Html:
             gap=gap,
             chance=chance,
         )
-    elif chosen["ece"] <= chosen["floor"]["p95"]:
+    if chosen["ece"] <= chosen["floor"]["p95"]:
         answer = words(
             "Yes, as far as this test can tell: when it says 90 %, it is right about 90 times in 100. The two differ "
             "by {gap} points on average, and chance alone gives up to {chance}.",
@@ -343,8 +345,9 @@ def _advice(summary: dict[str, Any], verification: dict[str, Any] | None, words:
         )
     if summary["rows"] < FEW_ROWS:
         yield words(
-            "The test has {rows} rows: more would narrow every interval.",
+            "The test has {tested}: more would narrow every interval.",
             "测试集只有 {rows} 行：再多一些，各个区间都会更窄。",
+            tested=counted(summary["rows"], "row"),
             rows=number(summary["rows"]),
         )
 
