@@ -25,9 +25,6 @@ from launcher.progress import Note, Observer
 from launcher.settings import Settings
 from remote.local_host import LocalHost
 
-KEPT_LOGITS = ".kept-logits"
-"""Beside what an evaluation writes, until it is written."""
-
 
 @dataclass(frozen=True)
 class HomeRun:
