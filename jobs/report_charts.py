@@ -143,7 +143,7 @@ def _test(one: dict[str, Any]) -> tuple[str, str]:
 def _caption(category: str, test: str, categories: list[str], words: Words) -> str:
     """The category, with the kind of test where it has more than one."""
     name = wording.term(category, words.lang)
-    return f"{name} · {wording.term(test, words.lang)}" if categories.count(category) > 1 else name
+    return f"{name} / {wording.term(test, words.lang)}" if categories.count(category) > 1 else name
 
 
 def _rates(model: dict[str, Any], places: dict[tuple[str, str], float]) -> tuple[Floats, Floats]:

@@ -93,6 +93,7 @@ td.of-lora { color: var(--accent); font-weight: 650; } th.of-lora { color: var(-
 
 .plots { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 22rem), 1fr)); gap: 2.25rem 2.5rem; }
 .plots figure { max-width: 32rem; }
+.plots figure:has(.confusion th:nth-child(8)) { grid-column: 1 / -1; max-width: none; }
 .beside { display: grid; grid-template-columns: minmax(0, 26rem) minmax(0, 1fr); gap: 2.5rem; align-items: start; }
 figure { margin: 0; min-width: 0; break-inside: avoid; }
 figcaption { margin-top: .5rem; }

@@ -312,7 +312,7 @@ def comparison_sentence(comparison: Mapping[str, Any], lang: Lang = "en") -> str
         says = {
             "better": f"LoRA 适配器的准确率比{other}高 {points} 个百分点",
             "worse": f"LoRA 适配器的准确率比{other}低 {points} 个百分点",
-        }.get(verdict, f"LoRA 适配器与{' ' if other[0].isascii() else ''}{other}分不出高下")
+        }.get(verdict, f"LoRA 适配器与{spaced(other, lang)}分不出高下")
         return (
             f"{says}（差值的 95% 区间 {low} 到 {high} 个百分点；只有它判对 {wins:,} 行，"
             f"只有它判错 {losses:,} 行；McNemar {p}）。"
@@ -415,6 +415,11 @@ def number(value: Any) -> str:
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         return NONE
     return f"{value:.3f}" if isinstance(value, float) else f"{value:,}"
+
+
+def spaced(name: str, lang: Lang) -> str:
+    """A name after Chinese words, which keep Latin letters at a distance."""
+    return f" {name}" if lang == "zh" and name[0].isascii() else name
 
 
 def counted(count: int, thing: str) -> str:

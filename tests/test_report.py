@@ -17,10 +17,12 @@ from hypothesis import strategies as st
 from sklearn.metrics import precision_recall_curve, roc_curve
 
 from jobs import chart, plots, report_curves, wording
+from jobs.evidence import HERE, Evidence, Robustness, Trained
 from jobs.predictions import MODEL_TITLES, Predictions
 from jobs.report import write_report
 from jobs.report_html import fitting, text
 from jobs.report_robustness import changes
+from jobs.summary import summarise
 
 HOSTILE = "</td></table><script>alert('x')</script><img src=x onerror=alert(1)>&amp;\"'\0\x1b[31m{title}"
 VOID = {"meta", "br", "img", "link", "input", "hr"}
@@ -540,6 +542,16 @@ def test_the_document_of_the_tests_is_json():
     assert json.loads(json.dumps(evaluated(example()), allow_nan=False))["schema"] == 2
 
 
+def test_what_no_row_shows_needs_no_reason(tmp_path):
+    made = example(labels=("a", "b", "c"), truth=(0, 1, 2, 2))
+    trained = Trained(made.label_names, "a", {}, None)
+    found = Evidence(trained, made, Robustness(skipped="not asked"), None, HERE, made.rows)
+    summary = summarise(found, run_id="r-abcdefgh")
+    write_report(tmp_path / "r.html", summary, made, facts={}, verification=None, training=None)
+    page = Page((tmp_path / "r.html").read_text("utf-8")).text
+    assert "one class was predicted for every row" in page and "more than two labels" not in page
+
+
 def test_a_category_of_two_kinds_of_tests_counts_once_and_each_bar_says_which(tmp_path):
     document = made_up_robustness(list(MODEL_TITLES), ["neg", "pos"])
     for model in document["models"]:
@@ -548,7 +560,7 @@ def test_a_category_of_two_kinds_of_tests_counts_once_and_each_bar_says_which(tm
     page = Page(report(tmp_path / "r.html", robustness=document))
     assert "in 1 categories" in page.text
     for test in ("invariance", "direction"):
-        assert f"{first['category']} · {test}" in page.text
+        assert f"{first['category']} / {test}" in page.text
 
 
 def test_failed_cases_are_counted_even_where_some_are_not_listed(tmp_path):
