@@ -16,7 +16,7 @@ from jobs.calibration_error import CalibrationError, equal_width
 from jobs.intervals import difference_interval, paired_difference_interval
 from jobs.probabilities import log_odds, softmax
 from jobs.ranking import Ranking
-from jobs.score import Booleans, Floats, Integers, need_rows
+from jobs.score import Floats, Integers, need_rows
 from jobs.temperature import scale
 from jobs.tied_order import ones
 
@@ -58,21 +58,6 @@ def compare(
         )
         | {"robustness": None},
     }
-
-
-def paired_difference(
-    passed_a: Booleans, passed_b: Booleans, category: Integers
-) -> tuple[float, bootstrap.Interval | None]:
-    """Difference of two robustness scores in points, a less b, and its 95 % interval, by a paired bootstrap.
-
-    A score is 100 times the mean of the categories' pass rates.  passed (K,) bool and category (K,) int, of the same
-    cases; cases are resampled within their category.  No interval with one case a category.  Raises NoData when K is 0.
-    """
-    need_rows(category)
-    _, place, sizes = np.unique(category, return_inverse=True, return_counts=True)
-    points = 100 * (passed_a.astype(np.float64) - passed_b) / sizes[place] / len(sizes)
-    found = bootstrap.resampled(category, lambda weights: {"points": (weights * points).sum(axis=1)})
-    return math.fsum(points), bootstrap.between_tails(found["points"])
 
 
 def mcnemar_exact(wins: int, losses: int) -> float:

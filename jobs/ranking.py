@@ -11,8 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from jobs.errors import NoData
-from jobs.score import Booleans, Floats, Integers, Score, mean, need_rows
+from jobs.score import Booleans, Floats, Score, mean, need_rows
 from jobs.tied_order import TiedOrder, steps
 
 _ONE_CLASS = "all rows are of one class"
@@ -39,14 +38,6 @@ def auc_pr(positive: Booleans, score: npt.NDArray[Any]) -> Score:
     return _of_two_classes(positive, score, average_precision_score)
 
 
-def auc_roc_macro(truth: Integers, scores: npt.NDArray[Any]) -> Score:
-    """Mean over the classes of `auc_roc` of each against the rest; truth (N,), scores (N, C).
-
-    Undefined when a class has no rows, or all of them.
-    """
-    return mean_area(auc_roc, truth[:, None] == np.arange(scores.shape[1]), scores)
-
-
 def mean_area(
     area: Callable[[Booleans, npt.NDArray[Any]], Score], positives: Booleans, scores: npt.NDArray[Any]
 ) -> Score:
@@ -60,30 +51,6 @@ def mean_area(
     if len(values) == len(found):
         return Score(mean(values))
     return found[0] if len(found) == 1 else Score(None, "a class has no rows, or all of them")
-
-
-def roc_curve(positive: Booleans, score: npt.NDArray[Any]) -> tuple[Floats, Floats]:
-    """False and true positive rates, both (K,), rising from 0 to 1.
-
-    As `auc_roc`, but raises NoData with one class only.
-    """
-    from sklearn.metrics import roc_curve as curve
-
-    _need_both(positive, "ROC curve")
-    false_rate, true_rate, _ = curve(positive, score)
-    return np.asarray(false_rate, np.float64), np.asarray(true_rate, np.float64)
-
-
-def pr_curve(positive: Booleans, score: npt.NDArray[Any]) -> tuple[Floats, Floats]:
-    """Recall and precision, both (K,), recall rising from 0 (where precision is 1 by convention) to 1.
-
-    A curve of steps: between two points precision is the right one's.  Raises NoData with one class only.
-    """
-    from sklearn.metrics import precision_recall_curve
-
-    _need_both(positive, "precision-recall curve")
-    precision, recall, _ = precision_recall_curve(positive, score)
-    return np.asarray(recall[::-1], np.float64), np.asarray(precision[::-1], np.float64)
 
 
 class Ranking:
@@ -121,8 +88,3 @@ def _of_two_classes(positive: Booleans, score: npt.NDArray[Any], metric: Callabl
     if positive.all() or not positive.any():
         return Score(None, _ONE_CLASS)
     return Score(float(metric(positive, score)))
-
-
-def _need_both(positive: Booleans, what: str) -> None:
-    if positive.all() or not positive.any():
-        raise NoData(f"{what}: rows of both classes are needed")

@@ -116,7 +116,8 @@ def robustness(document: dict[str, Any], words: Words) -> Chart | None:
     categories = main["categories"][:MAX_CATEGORIES]
     places = {_test(one): float(len(categories) - 1 - row) for row, one in enumerate(categories)}
     layers: list[Layer] = [
-        Caption(0, place + 0.62, wording.term(category, words.lang)) for (category, _), place in places.items()
+        Caption(0, place + 0.62, _caption(*test, [category for category, _ in places], words))
+        for test, place in places.items()
     ]
     rates, at = _rates(main, places)
     layers.append(Boxes(np.zeros(len(rates)), at - 0.18, rates, at + 0.18, main["key"]))
@@ -139,6 +140,12 @@ def _test(one: dict[str, Any]) -> tuple[str, str]:
     return one["category"], one["test"]
 
 
+def _caption(category: str, test: str, categories: list[str], words: Words) -> str:
+    """The category, with the kind of test where it has more than one."""
+    name = wording.term(category, words.lang)
+    return f"{name} / {wording.term(test, words.lang)}" if categories.count(category) > 1 else name
+
+
 def _rates(model: dict[str, Any], places: dict[tuple[str, str], float]) -> tuple[Floats, Floats]:
     """Where there are pass rates, and the heights at which they are drawn."""
     found = [one for one in model["categories"] if one["rate"] is not None and _test(one) in places]
@@ -158,8 +165,9 @@ def loss(points: list[tuple[float, float]], validation: list[tuple[float, float]
     layers: list[Layer] = []
     legend = []
     if points:
-        layers += [Line(steps, losses, "lora", faint=True), Line(steps, _running_mean(losses), "lora")]
-        legend.append(("lora", words.plain("Training, running mean", "训练（滑动平均）"), f"{losses[-1]:.3g}"))
+        mean = running_mean(losses)
+        layers += [Line(steps, losses, "lora", faint=True), Line(steps, mean, "lora")]
+        legend.append(("lora", words.plain("Training, running mean", "训练（滑动平均）"), f"{mean[-1]:.3g}"))
     if len(points) == 1:
         layers.append(Dots(steps, losses, "lora"))
     if validation:
@@ -203,7 +211,7 @@ def _decided(summary: dict[str, Any], x: str, y: str) -> tuple[Layer, ...]:
     return (Dots(np.array([across]), np.array([test[y]]), main_model(summary)["key"], hollow=True),)
 
 
-def _running_mean(values: Floats) -> Floats:
+def running_mean(values: Floats) -> Floats:
     """Mean over a centred window of a tenth of the values, shorter at the ends; as long as `values`."""
     reach = len(values) // 20
     totals = np.concatenate([[0.0], np.cumsum(values)])

@@ -43,10 +43,10 @@ def errors_section(summary: dict[str, Any], predictions: Predictions, words: Wor
         none = words("There are none: every row is labelled correctly.", "没有错误：每一行都判对了。")
         return section("errors", title, paragraph(none))
     said = words(
-        "{wrong} of {rows} rows are wrong, {confident} of these with a confidence of {sure} or more. Labels that are "
-        "likely wrong themselves: {likely}; there mend the data, not the model.",
-        "{rows} 行中有 {wrong} 行判错，其中 {confident} 行的置信度不低于 {sure}。{likely} 行看起来是标签标错了："
-        "若确实如此，应改数据，而不是改模型。",
+        "{wrong} of {rows} rows are wrong, {confident} of these with a confidence of {sure} or more. In {likely} of "
+        "them the label may be what is wrong: read these, and where it is, mend the data, not the model.",
+        "{rows} 行中有 {wrong} 行判错，{confident} 行的置信度不低于 {sure}。有 {likely} 行可能是标签"
+        "标错了：请逐条核对，若确实如此，应改数据，而不是改模型。",
         wrong=number(errors["wrong"]),
         rows=number(summary["rows"]),
         confident=number(errors["confident"]),
@@ -111,8 +111,10 @@ def _rows(errors: dict[str, Any], summary: dict[str, Any], predictions: Predicti
     ]
     body = "\n".join(_row(one, predictions.texts[one["row"]], limit, labels, groups, names, words) for one in shown)
     note = words(
-        "{shown} of {wrong} errors, the most confident first. All are in the predictions file; # is the row there.",
-        "共 {wrong} 个错误，列出 {shown} 个，按置信度由高到低。全部行见 predictions 文件，# 为其中的行号。",
+        "{shown} of {wrong} errors, the most confident first. All are in errors.csv and predictions.parquet; # is the "
+        "row there, the first being 0.",
+        "共 {wrong} 个错误，列出 {shown} 个，按置信度由高到低。全部见 errors.csv 与 predictions.parquet，"
+        "# 为其中的行号（从 0 起）。",
         shown=number(len(shown)),
         wrong=number(errors["wrong"]),
     )
@@ -145,15 +147,16 @@ def _row(
 ) -> str:
     member_of = " ".join(groups[name] for name in one["groups"] if name in groups)
     likely = " data-likely" if one["likely_wrong_label"] else ""
-    notes = [f'<span class="row">#{one["row"] + 1:,}</span>']
+    notes = [f'<span class="row">#{one["row"]}</span>']
     notes += [
         f'<span class="tag">{foreign(wording.term(str(name), words.lang), min(40, limit))}</span>'
         for name in one["groups"][:MAX_TAGS]
     ]
     extra = ""
     if one["likely_wrong_label"]:
-        why = f": {foreign(one['why'], min(200, limit))}" if one["why"] else ""
-        extra += f'<span class="doubt">{words("Likely a wrong label", "标签可能有误")}{why}</span>'
+        why = foreign(wording.suspicion(one["why"], words.lang), min(200, limit)) if one["why"] else ""
+        colon = words(": ", "：") if why else ""
+        extra += f'<span class="doubt">{words("Perhaps a wrong label", "标签可能有误")}{colon}{why}</span>'
     if twin := one["near_duplicate"]:
         label = f"“{foreign(twin['label'], 60)}”"
         same = words(
@@ -172,7 +175,7 @@ def _row(
 
 def _filters(labels: dict[str, str], groups: dict[str, str], words: Words) -> str:
     """What the script works; hidden as long as there is none."""
-    everything, doubtful = words("all", "全部"), words("likely wrong labels only", "只看可能标错的")
+    everything, doubtful = words("all", "全部"), words("perhaps wrong labels only", "只看可能标错的")
     shown_groups = [(wording.term(name, words.lang), place) for name, place in groups.items()]
     fields = [
         f'<label>{words("Search", "搜索")}<input type="search" data-filter="search" autocomplete="off"></label>',

@@ -220,16 +220,16 @@ def _notes(summary: dict[str, Any], words: Words) -> Html:
 
 def _undefined(summary: dict[str, Any], words: Words) -> str:
     """Why there are dashes in the table, if there are."""
-    models: dict[tuple[str, str], list[str]] = {}
+    binary, models = summary["positive_label"] is not None, dict[tuple[str, str], list[str]]()
     for model in summary["models"]:
         for name, reason in model["metrics"]["undefined"].items():
-            if name in METRICS:
+            if name in METRICS and (binary or name not in _OF_TWO_LABELS):
                 models.setdefault((name, reason), []).append(words.model(model))
     reasons = [
         words(
             "{metric} of {models}: {reason}",
             "{models}的{metric}：{reason}",
-            metric=METRICS[name].name(words.lang),
+            metric=wording.spaced(METRICS[name].name(words.lang), words.lang),
             models=Html(words(", ", "、").join(titles)),
             reason=wording.reason(reason, words.lang),
         )

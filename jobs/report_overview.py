@@ -9,9 +9,11 @@ from jobs import wording
 from jobs.report_charts import block
 from jobs.report_html import Html, Section, Words, foreign, paragraph, plain, section, text
 from jobs.report_verification import verdict
-from jobs.wording import main_model, number, short
+from jobs.wording import counted, main_model, number, short
 
 WEAK = 0.75
+MOST_BY_CHANCE = 0.1
+"""Where chance alone gives a larger calibration error, a small one proves nothing."""
 FEW_ROWS = 1000
 MAX_LABELS = 12
 
@@ -26,8 +28,9 @@ def head(summary: dict[str, Any], verification: dict[str, Any] | None, words: Wo
     for warning in summary["warnings"]:
         notes += paragraph(words.sentence(wording.warning_sentence(warning, words.lang)), "note warn")
     tested = words(
-        "{rows} test rows ({labels}); {source}.",
+        "{tested} ({labels}); {source}.",
         "测试集 {rows} 行（{labels}）；{source}。",
+        tested=counted(summary["rows"], "test row"),
         rows=number(summary["rows"]),
         labels=_labels(summary, words, counted=True),
         source=wording.term(summary["source"], words.lang),
@@ -116,11 +119,12 @@ def _labels(summary: dict[str, Any], words: Words, counted: bool = False) -> Htm
 
 def _task(summary: dict[str, Any], words: Words) -> Html:
     return words(
-        "It reads a text and gives it one of {count} labels: {labels}. It was tested on {rows} texts whose right "
+        "It reads a text and gives it one of {count} labels: {labels}. It was tested on {tested} whose right "
         "label is known.",
         "它读一段文字，给出 {count} 个标签之一：{labels}。测试用了 {rows} 条已知正确标签的文本。",
         count=len(summary["label_names"]),
         labels=_labels(summary, words),
+        tested=counted(summary["rows"], "text"),
         rows=number(summary["rows"]),
     )
 
@@ -182,6 +186,15 @@ def _trust(summary: dict[str, Any], words: Words) -> Html:
     says = sum(one["count"] * one["confidence"] for one in filled) / rows
     right = sum(one["count"] * one["accuracy"] for one in filled) / rows
     gap, chance = f"{100 * chosen['ece']:.1f}", f"{100 * chosen['floor']['p95']:.1f}"
+    if chosen["floor"]["p95"] > MOST_BY_CHANCE:
+        return words(
+            "This test is too small to tell: with as few rows ({rows}) chance alone gives a gap of up to {chance} "
+            "points; here it is {gap}.",
+            "这次测试无法判断：只有 {rows} 行，单凭偶然就可能相差 {chance} 个百分点；这里是 {gap}。",
+            rows=number(rows),
+            gap=gap,
+            chance=chance,
+        )
     if chosen["ece"] <= chosen["floor"]["p95"]:
         answer = words(
             "Yes, as far as this test can tell: when it says 90 %, it is right about 90 times in 100. The two differ "
@@ -292,8 +305,8 @@ def _advice(summary: dict[str, Any], verification: dict[str, Any] | None, words:
     errors = summary["errors"]
     if count := errors["likely_wrong_labels"]:
         yield words(
-            "{count} of its {wrong} errors look like wrong labels in the data: {place}.",
-            "{wrong} 个错误中有 {count} 个看起来是数据标错了：{place}。",
+            "{count} of its {wrong} errors may be wrong labels in the data: {place}.",
+            "{wrong} 个错误中有 {count} 个可能是数据标错了：{place}。",
             count=count,
             wrong=number(errors["wrong"]),
             place=_link("errors", words("read them first", "请先看这些")),
@@ -326,13 +339,15 @@ def _advice(summary: dict[str, Any], verification: dict[str, Any] | None, words:
         )
     if any(one["against"] == "tfidf" and one["verdict"] != "better" for one in summary["comparisons"]):
         yield words(
-            "A simple method is as good: more rows, cleaner labels or a larger base will do more than longer training.",
-            "简单方法已经同样好：更多数据、更干净的标签或更大的底座，比延长训练更有用。",
+            "LoRA is not clearly better than a simple method: more rows, cleaner labels or a larger base will probably "
+            "do more than longer training.",
+            "LoRA 并不明显好于简单方法：更多数据、更干净的标签或更大的底座，可能比延长训练更有用。",
         )
     if summary["rows"] < FEW_ROWS:
         yield words(
-            "The test has {rows} rows: more would narrow every interval.",
+            "The test has {tested}: more would narrow every interval.",
             "测试集只有 {rows} 行：再多一些，各个区间都会更窄。",
+            tested=counted(summary["rows"], "row"),
             rows=number(summary["rows"]),
         )
 

@@ -45,7 +45,7 @@ def robustness_section(summary: dict[str, Any], words: Words) -> Section:
         skipped = words(
             "The suite was not run: {why}.",
             "未运行测试套件：{why}。",
-            why=foreign(str(document["skipped"]).rstrip("."), 400),
+            why=foreign(wording.sentence(str(document["skipped"]), words.lang).rstrip("."), 400),
         )
         return section("robustness", title, paragraph(skipped))
     chart, main = robustness_chart(document, words), _main(document)
@@ -73,7 +73,7 @@ def _score(document: dict[str, Any], words: Words) -> Html:
         "测试套件 {suite} 共 {cases} 个用例，分 {categories} 类。",
         cases=number(document["cases"]),
         suite=foreign(document["suite"], 80),
-        categories=len(main["categories"]) if main else 0,
+        categories=len({one["category"] for one in main["categories"]}) if main else 0,
     )
     if main and main["score"] is not None:
         between = main["interval"]
@@ -131,10 +131,18 @@ def _failures(document: dict[str, Any], words: Words) -> str:
         by_category.setdefault(one["category"], []).append(one)
     shown = "".join(
         folded(
-            f'{foreign(wording.term(category, words.lang), 60)} <span class="count">{len(listed)}</span>',
-            _failure_table(listed, limit, words),
+            f'{foreign(wording.term(category, words.lang), 60)} <span class="count">{len(members)}</span>',
+            _failure_table(members, limit, words),
         )
-        for category, listed in by_category.items()
+        for category, members in by_category.items()
+    )
+    main = _main(document)
+    failed = sum(one["cases"] - one["passed"] for one in main["categories"]) if main else len(failures)
+    listed = words(
+        "{shown} of the {failed} cases that failed, the worst of each kind first. ",
+        "共 {failed} 个用例未通过，列出 {shown} 个，各类中最严重的在前。",
+        shown=len(failures),
+        failed=number(failed),
     )
     note = words(
         "Where a text was changed for the test, what was taken out is struck through and what was put in is "
@@ -142,7 +150,7 @@ def _failures(document: dict[str, Any], words: Words) -> str:
         "为测试而改动的文本：删去的部分带删除线，加入的部分带下划线。",
     )
     title = words("Failed cases", "未通过的用例")
-    return f"{heading(title)}{paragraph(note, 'small')}{shown}"
+    return f"{heading(title)}{paragraph(Html(listed + note), 'small')}{shown}"
 
 
 def _failure_table(failures: list[dict[str, Any]], limit: int, words: Words) -> Html:
@@ -159,7 +167,7 @@ def _failure_table(failures: list[dict[str, Any]], limit: int, words: Words) -> 
         rows.append(
             [
                 cell(_change(one["original"], one["text"], limit, words), css="text"),
-                cell(foreign(one["expected"], min(200, limit)), names[0]),
+                cell(foreign(wording.sentence(one["expected"], words.lang), min(200, limit)), names[0]),
                 cell(foreign(one["said"], 60), names[1]),
                 cell(words.percent(one["confidence"]), names[2], "n"),
                 cell(moved, names[3], "n"),

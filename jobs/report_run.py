@@ -6,8 +6,10 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import numpy as np
+
 from jobs import chart_svg, wording
-from jobs.report_charts import loss
+from jobs.report_charts import loss, running_mean
 from jobs.report_html import Section, Words, figure, fitting, foreign, heading, row_head, section, table
 from jobs.report_legend import legend
 
@@ -22,13 +24,15 @@ def training_section(training: dict[str, Any] | None, words: Words) -> Section |
     chart = loss(points, validation, words)
     if chart is None:
         return None
-    first, *_, last = [points[0], points[-1]] if points else [validation[0], validation[-1]]
+    shown = points or validation
+    losses = np.array([value for _, value in shown])
+    smooth = running_mean(losses) if points else losses
     caption = words(
         "From {first} to {last} in {steps} steps. A falling loss does not prove the adapter: the verification does.",
         "{steps} 步内由 {first} 变为 {last}。损失下降并不能证明适配器有效，验证才能。",
-        first=f"{first[1]:.3g}",
-        last=f"{last[1]:.3g}",
-        steps=f"{last[0]:,.0f}",
+        first=f"{smooth[0]:.3g}",
+        last=f"{smooth[-1]:.3g}",
+        steps=f"{shown[-1][0]:,.0f}",
     )
     drawing = figure(chart.title, legend(chart) + chart_svg.draw(chart), caption)
     return section("training", words("Training", "训练"), f'<div class="plots">{drawing}</div>')
@@ -47,7 +51,9 @@ def facts_section(facts: Mapping[str, Any], words: Words) -> Section | None:
     limit = fitting((part for _, name, value in listed for part in (name, _fact(value))), 600, MAX_BYTES)
     parts: dict[str, list[list[str]]] = {}
     for part, name, value in listed:
-        cells = [row_head(foreign(name.replace("_", " "), min(120, limit))), f"<td>{foreign(_fact(value), limit)}</td>"]
+        title = wording.term(name.replace("_", " "), words.lang)
+        fact = wording.sentence(_fact(value), words.lang)
+        cells = [row_head(foreign(title, min(120, limit))), f"<td>{foreign(fact, limit)}</td>"]
         parts.setdefault(part, []).append(cells)
     shown = "".join(
         f"<div>{heading(foreign(wording.term(part, words.lang), 80)) if part else ''}{table('facts', [], rows)}</div>"
@@ -72,6 +78,8 @@ def _fact(value: Any) -> str:
             return json.dumps(value, ensure_ascii=False, default=str)
         except (ValueError, TypeError, RecursionError):
             return str(type(value).__name__)
+    if isinstance(value, int) and not isinstance(value, bool):
+        return f"{value:,}"
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 

@@ -85,13 +85,15 @@ td.n, .confusion b, .confusion span { white-space: nowrap; }
 .interval { display: block; color: var(--muted); font-size: .75rem; font-weight: 400; }
 td.of-lora { color: var(--accent); font-weight: 650; } th.of-lora { color: var(--accent); font-weight: 600; }
 .metrics thead th.n { max-width: 9rem; }
-.comparison td, .comparison tbody th, .decision td, .categories td.n { white-space: nowrap; }
-.bar { background: linear-gradient(90deg, rgb(var(--accent-rgb) / .16) calc(100% * var(--share)), transparent 0); }
+.comparison td, .decision td, .categories td.n { white-space: nowrap; }
+.comparison td { padding-left: .4rem; padding-right: .4rem; } .comparison tbody th { min-width: 7rem; }
+.bar { background: linear-gradient(90deg, rgb(var(--accent-rgb) / .16) calc(62% * var(--share)), transparent 0); }
 .groups .by { color: var(--muted); font-weight: 400; width: 9rem; } .groups .again { color: transparent; }
 .groups td:last-child { padding-right: .4rem; min-width: 11rem; }
 
 .plots { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 22rem), 1fr)); gap: 2.25rem 2.5rem; }
 .plots figure { max-width: 32rem; }
+.plots figure:has(.confusion th:nth-child(8)) { grid-column: 1 / -1; max-width: none; }
 .beside { display: grid; grid-template-columns: minmax(0, 26rem) minmax(0, 1fr); gap: 2.5rem; align-items: start; }
 figure { margin: 0; min-width: 0; break-inside: avoid; }
 figcaption { margin-top: .5rem; }
@@ -124,7 +126,7 @@ details[open] > summary { border-bottom: 1px solid var(--line); }
 details > :not(summary) { margin: .75rem .9rem; }
 .count { color: var(--muted); font-weight: 400; margin-left: .35rem; }
 .text { white-space: pre-line; } .failures, .categories { table-layout: fixed; }
-.categories th:first-child { width: 34%; } .wide { width: 46%; }
+.categories th:first-child { width: 32%; } .categories th:nth-child(2) { width: 30%; } .wide { width: 46%; }
 ins, del { border-radius: 2px; padding: 0 .1em; color: inherit; }
 ins { background: var(--in); text-decoration: underline; }
 del { background: var(--out); text-decoration: line-through; }
@@ -189,7 +191,7 @@ del { background: var(--out); text-decoration: line-through; }
   .filters .check, .filters .check input { width: auto; }
   .confusion th, .confusion tbody td { padding: .8rem .15rem; min-width: 0; }
   .confusion .corner { white-space: normal; overflow-wrap: normal; word-break: keep-all; width: 3.2rem; }
-  .confusion tbody th { min-width: 3.2rem; } .confusion bdi { max-width: 5rem; }
+  .confusion tbody th { min-width: 4rem; font-size: .8rem; } .confusion bdi { max-width: 5rem; }
   .confusion span { font-size: .7rem; }
 }
 @media print {
@@ -204,7 +206,7 @@ del { background: var(--out); text-decoration: line-through; }
   .scroll { overflow: visible; } table { font-size: 8.5pt; }
   th, td { padding: .35rem .4rem; }
   .comparison { font-size: 7pt; }
-  .comparison thead th, .comparison tbody th { white-space: normal; font-size: inherit; }
+  .comparison thead th, .comparison tbody th { font-size: inherit; }
   .comparison .interval { font-size: 6pt; } .comparison th, .comparison td { padding: .3rem .25rem; }
   .plots { grid-template-columns: 1fr 1fr; }
   .beside { grid-template-columns: minmax(0, 20rem) minmax(0, 1fr); gap: 1.5rem; }

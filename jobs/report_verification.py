@@ -13,6 +13,7 @@ from jobs.report_html import (
     cell,
     column,
     fitting,
+    folded,
     foreign,
     paragraph,
     row_head,
@@ -67,16 +68,22 @@ def verification_section(verification: dict[str, Any] | None, words: Words) -> S
     line = words("The adapter: {word} ({detail}).", "适配器：{word}（{detail}）。", word=word, detail=detail)
     checks = checks_of(verification or {})
     limit = fitting((part for one in checks for part in (one.id, one.detail, one.meaning, one.todo)), 600, MAX_BYTES)
-    rows = [
-        [
+    rows = {
+        check: [
             cell(text(_STATUSES[check.status][words.lang == "zh"]), css=f"status {check.status}"),
             row_head(foreign(check.id.replace("_", " "), min(120, limit))),
             cell(_found(check, limit)),
         ]
         for check in checks
-    ]
+    }
     header = [column(words("Status", "状态")), column(words("Check", "检查")), column(words("Found", "结果"))]
-    shown = table("checks stack", header, rows) if rows else ""
+    # Nobody reads through what passed to find what did not.
+    passed = [cells for check, cells in rows.items() if check.status == "pass"]
+    others = [cells for check, cells in rows.items() if check.status != "pass"]
+    shown = table("checks stack", header, others) if others else ""
+    if passed:
+        title = words("Checks that passed", "通过的检查")
+        shown += folded(f'{title} <span class="count">{len(passed)}</span>', table("checks stack", header, passed))
     return section("verification", words("Verification", "验证"), paragraph(line, f"note {status}"), shown)
 
 

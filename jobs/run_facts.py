@@ -25,7 +25,7 @@ Facts = dict[str, dict[str, Any]]
 def of(run: RunDirectory, submission: Submission, evaluated_on: str, notes: Sequence[str]) -> Facts:
     """The facts of a run, section by section: run, spec, data, training, cost, versions."""
     told = _told(run)
-    spec, base = submission.spec, _mapping(told.get("base"))
+    spec, split, base = submission.spec, submission.origin.split, _mapping(told.get("base"))
     seconds = _number(_mapping(told.get("seconds")).get("total"))
     facts: Facts = {
         "run": {
@@ -35,7 +35,7 @@ def of(run: RunDirectory, submission: Submission, evaluated_on: str, notes: Sequ
             "parameters": base.get("parameters"),
             "trained parameters": told.get("trainable_parameters"),
             "evaluated on": evaluated_on,
-            "notes": " ".join(f"{note}." for note in notes),
+            **{f"note {number}": note for number, note in enumerate(notes, 1)},
         },
         "spec": {
             name: value
@@ -46,7 +46,7 @@ def of(run: RunDirectory, submission: Submission, evaluated_on: str, notes: Sequ
             **{f"{name} rows": count for name, count in _mapping(told.get("rows")).items()},
             **_files(submission),
             **{f"{name} sha256": entry.sha256 for name, entry in submission.inputs.items()},
-            "split": json.dumps(submission.origin.split, ensure_ascii=False),
+            "split": ", ".join(str(one) if name == "how" else f"{name} {one}" for name, one in split.items()),
         },
         "training": {
             "steps": told.get("steps"),

@@ -142,8 +142,8 @@ u1s1，{subject}是真{good}，必须给个好评
 一整个爱住，{subject}{good}得我原地起飞
 这也太绝了，{subject}吊打同行
 绝了家人们，{thing}是真的能处
-不愧是顶流，{subject}没在怕的，稳
-{thing}真心顶，老六都给跪了
+不愧是顶流，{subject}稳得很
+{thing}真心顶，我给跪了
 {subject}有亿点点{good}，爱了
 回购到停不下来，钱包已哭晕但我快乐
 gkd，{thing}这样的再来一打

@@ -132,7 +132,12 @@ def _warnings(document: dict[str, Any], predictions: Predictions, positive: int 
 
 
 def _one_class(model: dict[str, Any], predictions: Predictions, positive: int | None) -> dict[str, Any] | None:
-    """A model that gives one answer to nearly all rows, and the figure that looks good for that reason alone."""
+    """A model that gives one answer to nearly all rows, and the figure that looks good for that reason alone.
+
+    None where all rows have one label: one answer is right there, and no other figure says more.
+    """
+    if len(np.unique(predictions.truth)) == 1:
+        return None
     shares = np.bincount(predictions.predicted(model["key"]), minlength=len(predictions.label_names)) / predictions.rows
     answer = int(shares.argmax())
     if shares[answer] < ONE_CLASS_SHARE:

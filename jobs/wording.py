@@ -7,6 +7,7 @@ nothing itself.  Cheap to import.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -188,8 +189,20 @@ _TERMS_ZH = {
     "negation": "否定",
     "contrast": "转折",
     "question": "疑问",
-    "exclamation": "感叹",
+    "exclamation mark": "感叹号",
     "emoji": "表情符号",
+    "digits": "数字",
+    "Latin letters in Chinese": "夹杂拉丁字母",
+    "traditional characters": "繁体字",
+    "a character three times": "同一字符连用三次",
+    "very short": "极短",
+    "none of these": "以上皆无",
+    "0 characters": "0 字",
+    "1-15 characters": "1–15 字",
+    "16-50 characters": "16–50 字",
+    "51-150 characters": "51–150 字",
+    "151-500 characters": "151–500 字",
+    "501+ characters": "501 字以上",
     # verdicts
     "better": "更好",
     "worse": "更差",
@@ -197,14 +210,76 @@ _TERMS_ZH = {
     "reproduced on host": "已在主机上复现",
     "reproduced here": "已在本机复现",
     "static": "静态检查",
-    # sections of facts
+    # facts of a run
+    "run": "运行",
+    "base model": "底座模型",
+    "revision": "版本号",
+    "parameters": "参数量",
+    "trained parameters": "训练的参数量",
+    "evaluated on": "评估数据",
+    "note 1": "备注一",
+    "note 2": "备注二",
     "spec": "任务配置",
     "data": "数据",
+    "train rows": "训练行数",
+    "validation rows": "验证行数",
+    "test rows": "测试行数",
+    "train file": "训练文件",
+    "validation file": "验证文件",
+    "test file": "测试文件",
+    "split": "划分方式",
+    "training": "训练",
+    "steps": "步数",
+    "best": "最佳步",
+    "chosen by": "选择依据",
+    "tokens a second": "每秒 token 数",
+    "device": "设备",
+    "number format": "数值格式",
+    "threads": "线程数",
     "versions": "版本",
     "cost": "费用",
-    "host": "主机",
+    "seconds": "秒",
+    "price of an hour": "每小时价格",
 }
 """Words that documents use as values, where a reader of Chinese should not have to know English."""
+_SENTENCES_ZH = (
+    (r"The answer “(.*)”\.", r"判为“\1”。"),
+    (
+        r"Still “(.*)”, and P\((.*)\) at most (\S+) lower than before the change\.",
+        r"仍判为“\1”，且 P(\2) 最多下降 \3。",
+    ),
+    (r"No answer with a confidence of (\S+) or more\.", r"任何答案的置信度都应低于 \1。"),
+    (r"P\(positive\) at most (\S+) lower than before the change\.", r"P(正例) 最多下降 \1。"),
+    (r"P\(positive\) at most (\S+) higher than before the change\.", r"P(正例) 最多上升 \1。"),
+    (r"P\(positive\) more than (\S+) lower than before the change\.", r"P(正例) 下降超过 \1。"),
+    (r"P\(positive\) more than (\S+) higher than before the change\.", r"P(正例) 上升超过 \1。"),
+    ("the rows that came with the run", "随运行取回的测试集"),
+    (r"(\S+) texts inferred here in (\S+) s \((\S+) a second\)", r"在本机推理 \1 条文本，用时 \2 秒（每秒 \3 条）"),
+    (r"largest difference from the host's logits: (\S+)", r"与主机 logits 的最大差异：\1"),
+    (
+        "nothing was inferred here: every figure is recomputed from the logits that the host sent",
+        "本机没有推理：所有数字由主机送来的 logits 重新计算",
+    ),
+    (r"it was not asked for \(robustness: no\)", "任务配置中关闭了它（robustness: no）"),
+    ("the run has no answers to it", "运行中没有对它的回答"),
+    (r"The built-in suite is for two labels; the model has (\d+)\.", r"内置套件只适用于两个标签，而模型有 \1 个"),
+    (
+        r"The built-in suite is for praise and complaint; which of (.*) and (.*) praises is not known\.",
+        r"内置套件针对好评与差评，而 \1 与 \2 哪个是好评并不清楚",
+    ),
+    (r"The built-in suite is for Chinese; the data have no letters\.", "内置套件针对中文，而数据中没有文字"),
+    (
+        r"The built-in suite is for Chinese; (\S+) of the data's letters are Chinese characters\.",
+        r"内置套件针对中文，而数据中汉字只占 \1",
+    ),
+)
+"""Whole sentences of a document, as patterns, in the same case."""
+_WITNESSES = {
+    "Frozen base + trained head": _TITLES_ZH["frozen_head"],
+    "TF-IDF (char 1-3) + logistic regression": _TITLES_ZH["tfidf"],
+    "a training row that is nearly the same": "一条几乎相同的训练数据",
+}
+"""Who else contradicts a label, as `mistakes` names them."""
 
 
 def headline(summary: Mapping[str, Any], lang: Lang = "en") -> list[str]:
@@ -237,7 +312,7 @@ def comparison_sentence(comparison: Mapping[str, Any], lang: Lang = "en") -> str
         says = {
             "better": f"LoRA 适配器的准确率比{other}高 {points} 个百分点",
             "worse": f"LoRA 适配器的准确率比{other}低 {points} 个百分点",
-        }.get(verdict, f"LoRA 适配器与{other}分不出高下")
+        }.get(verdict, f"LoRA 适配器与{spaced(other, lang)}分不出高下")
         return (
             f"{says}（差值的 95% 区间 {low} 到 {high} 个百分点；只有它判对 {wins:,} 行，"
             f"只有它判错 {losses:,} 行；McNemar {p}）。"
@@ -247,7 +322,7 @@ def comparison_sentence(comparison: Mapping[str, Any], lang: Lang = "en") -> str
         "worse": f"The LoRA adapter is {points} points of accuracy below {uncapitalised(other)}",
     }.get(verdict, f"The LoRA adapter and {uncapitalised(other)} can't be told apart")
     between = f"95 % interval of the difference {low} to {high} points"
-    return f"{says} ({between}; right alone on {wins:,} rows, wrong alone on {losses:,}; McNemar {p})."
+    return f"{says} ({between}; right alone on {counted(wins, 'row')}, wrong alone on {losses:,}; McNemar {p})."
 
 
 def warning_sentence(warning: Mapping[str, Any], lang: Lang = "en") -> str:
@@ -261,7 +336,8 @@ def warning_sentence(warning: Mapping[str, Any], lang: Lang = "en") -> str:
             return _one_class(warning, lang)
         case "few_rows":
             rows = f"{warning['rows']:,}"
-            en = f"The test has {rows} rows only: every figure is rough; read the intervals, not the single values."
+            few = counted(warning["rows"], "row")
+            en = f"The test has {few} only: every figure is rough; read the intervals, not the single values."
             zh = f"测试集只有 {rows} 行：所有数字都很粗略，请看区间，不要只看单个数值。"
         case "temperature_at_bound":
             value = f"{warning['value']:g}"
@@ -310,6 +386,26 @@ def term(word: str, lang: Lang = "en") -> str:
     return _TERMS_ZH.get(word, word) if lang == "zh" else word
 
 
+def sentence(words: str, lang: Lang = "en") -> str:
+    """A whole sentence of a document, for a reader; as it is where it is not known."""
+    if lang == "zh":
+        for pattern, zh in _SENTENCES_ZH:
+            if found := re.fullmatch(pattern, words, re.DOTALL):
+                return found.expand(zh)
+    return words
+
+
+def suspicion(why: str, lang: Lang = "en") -> str:
+    """Why a label is doubted (`why` of an error), without what the row itself says; as it is where it is not known."""
+    said, _, others = why.rpartition(", and so do")
+    witnesses = [name for name in _WITNESSES if name in others]
+    if not said or not witnesses:
+        return why
+    if lang == "zh":
+        return f"{'、'.join(_WITNESSES[name] for name in witnesses)}也与模型看法一致"
+    return f"{' and '.join(witnesses)} {'agree' if len(witnesses) > 1 else 'agrees'} with the model"
+
+
 def uncapitalised(sentence: str) -> str:
     return "the " + sentence.removeprefix("The ") if sentence.startswith("The ") else sentence
 
@@ -319,6 +415,16 @@ def number(value: Any) -> str:
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         return NONE
     return f"{value:.3f}" if isinstance(value, float) else f"{value:,}"
+
+
+def spaced(name: str, lang: Lang) -> str:
+    """A name after Chinese words, which keep Latin letters at a distance."""
+    return f" {name}" if lang == "zh" and name[0].isascii() else name
+
+
+def counted(count: int, thing: str) -> str:
+    """`1 row`, `1,636 rows`."""
+    return f"{count:,} {thing}{'' if count == 1 else 's'}"
 
 
 def percent(share: float | None, lang: Lang = "en") -> str:
@@ -346,7 +452,7 @@ def _how_good(key: str, figures: Mapping[str, Any], rows: int, lang: Lang) -> st
         between = f"（95% 区间 {100 * interval[0]:.1f}% 到 {percent(interval[1], lang)}）" if interval else ""
         return f"{the_model(key, lang)}在 {rows:,} 行测试数据中判对了 {share}{between}。"
     between = f" (95 % interval {100 * interval[0]:.1f} to {percent(interval[1])})" if interval else ""
-    return f"{the_model(key)} labels {share} of {rows:,} test rows correctly{between}."
+    return f"{the_model(key)} labels {share} of {counted(rows, 'test row')} correctly{between}."
 
 
 def _one_class(warning: Mapping[str, Any], lang: Lang) -> str:

@@ -10,6 +10,7 @@ from launcher import home_jobs
 from launcher.errors import LaunchError
 from launcher.ledger import Ledger
 from launcher.progress import Observer
+from launcher.scores import WIDE
 from launcher.untrusted import clean
 
 if TYPE_CHECKING:
@@ -39,6 +40,8 @@ def render(compared: dict[str, Any], console: Console) -> None:
     """A row a run, then what can be said about each difference."""
     from rich.table import Table
 
+    if not console.is_terminal:
+        console.width = WIDE
     table = Table(box=None, pad_edge=False, collapse_padding=True, header_style="bold")
     table.add_column(f"{compared['rows']:,} rows", overflow="fold")
     for title in ("accuracy", "95 %", "F1", "AUC", "ECE", "robust"):

@@ -127,12 +127,8 @@ def test_one_class_has_no_auc_to_compare_and_one_row_no_intervals():
     found = comparison.compare(truth[:1], one[:1], other[:1], 1, None, None)
     assert found["differences"]["auc_roc"] is None and found["differences"]["ece"]["interval"] is None
     assert found["rows"] == 1
-    for call in (
-        lambda: comparison.compare(truth[:0], one[:0], other[:0], 1, None, None),
-        lambda: comparison.paired_difference(np.zeros(0, bool), np.zeros(0, bool), truth[:0]),
-    ):
-        with pytest.raises(NoData):
-            call()
+    with pytest.raises(NoData):
+        comparison.compare(truth[:0], one[:0], other[:0], 1, None, None)
 
 
 def test_a_comparison_of_anything_is_finite():
@@ -140,16 +136,3 @@ def test_a_comparison_of_anything_is_finite():
         positive = 1 if logits.shape[1] == 2 else None
         found = comparison.compare(truth, logits, logits[::-1], positive, 2.0, 0.5)
         json.dumps(found, allow_nan=False)
-
-
-def test_the_difference_of_robustness_scores_is_in_points_and_within_categories():
-    category = np.repeat([7, 3, 5], [40, 100, 10])
-    draw = np.random.default_rng(0)
-    passed, other = draw.random(150) < 0.8, draw.random(150) < 0.5
-    difference, (low, high) = comparison.paired_difference(passed, other, category)
-    rates = [100 * (passed[category == c].mean() - other[category == c].mean()) for c in (3, 5, 7)]
-    assert difference == pytest.approx(np.mean(rates)) and low < difference < high
-    spreads = [(passed[category == c].astype(int) - other[category == c]).var() / sum(category == c) for c in (3, 5, 7)]
-    assert high - low == pytest.approx(2 * 1.96 * 100 * math.sqrt(sum(spreads)) / 3, rel=0.15)
-    assert comparison.paired_difference(passed, passed, category) == (0.0, (0.0, 0.0))
-    assert comparison.paired_difference(passed[:1], other[:1], category[:1])[1] is None

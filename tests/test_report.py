@@ -17,10 +17,12 @@ from hypothesis import strategies as st
 from sklearn.metrics import precision_recall_curve, roc_curve
 
 from jobs import chart, plots, report_curves, wording
-from jobs.predictions import Predictions
+from jobs.evidence import HERE, Evidence, Robustness, Trained
+from jobs.predictions import MODEL_TITLES, Predictions
 from jobs.report import write_report
 from jobs.report_html import fitting, text
 from jobs.report_robustness import changes
+from jobs.summary import summarise
 
 HOSTILE = "</td></table><script>alert('x')</script><img src=x onerror=alert(1)>&amp;\"'\0\x1b[31m{title}"
 VOID = {"meta", "br", "img", "link", "input", "hr"}
@@ -114,7 +116,7 @@ def test_everything_a_reader_needs_is_there(tmp_path):
         "Goal: precision&gt;=0.9.".replace("&gt;", ">"),
         "1,300 cases of the suite chinese-reviews in 13 categories",
         "One by one",
-        "Likely a wrong label",
+        "Perhaps a wrong label",
         "Nearly the same in training",
         '{"train": 3}',
     ):
@@ -146,7 +148,7 @@ def test_chinese_is_chinese_throughout(tmp_path):
         assert words in page.text
     # What is left of English: names of methods, and what the documents say in their own words.
     known = "LoRA ECE AUC ROC PR MCC NLL Brier AURC TF IDF McNemar F P F1 p Guo logits launch verify json metrics"
-    known += " predictions"
+    known += " predictions errors csv parquet"
     theirs = "reviews k3x7q2mh chinese precision manifest files base no unproven the answer a confidence below"
     theirs += " every other model says same"
     found = set(re.findall(r"[A-Za-z][A-Za-z0-9]*", " ".join(page.pieces))) - set(known.split()) - set(theirs.split())
@@ -538,3 +540,55 @@ def test_plots_leave_matplotlib_as_it_was(tmp_path):
 
 def test_the_document_of_the_tests_is_json():
     assert json.loads(json.dumps(evaluated(example()), allow_nan=False))["schema"] == 2
+
+
+def test_what_no_row_shows_needs_no_reason(tmp_path):
+    made = example(labels=("a", "b", "c"), truth=(0, 1, 2, 2))
+    trained = Trained(made.label_names, "a", {}, None)
+    found = Evidence(trained, made, Robustness(skipped="not asked"), None, HERE, made.rows)
+    summary = summarise(found, run_id="r-abcdefgh")
+    write_report(tmp_path / "r.html", summary, made, facts={}, verification=None, training=None)
+    page = Page((tmp_path / "r.html").read_text("utf-8")).text
+    assert "one class was predicted for every row" in page and "more than two labels" not in page
+
+
+def test_a_category_of_two_kinds_of_tests_counts_once_and_each_bar_says_which(tmp_path):
+    document = made_up_robustness(list(MODEL_TITLES), ["neg", "pos"])
+    for model in document["models"]:
+        first, *_ = model["categories"]
+        model["categories"] = [first | {"test": "invariance"}, first | {"test": "direction"}]
+    page = Page(report(tmp_path / "r.html", robustness=document))
+    assert "in 1 categories" in page.text
+    for test in ("invariance", "direction"):
+        assert f"{first['category']} / {test}" in page.text
+
+
+def test_failed_cases_are_counted_even_where_some_are_not_listed(tmp_path):
+    document = made_up_robustness(list(MODEL_TITLES), ["neg", "pos"])
+    failed = sum(one["cases"] - one["passed"] for one in document["models"][-1]["categories"])
+    assert document["models"][-1]["key"] == "lora"
+    assert failed > len(document["failures"])
+    page = Page(report(tmp_path / "r.html", robustness=document))
+    assert f"{len(document['failures'])} of the {failed} cases that failed" in page.text
+
+
+def test_the_number_of_an_error_is_its_row_in_the_files(tmp_path):
+    assert "#2" in Page(report(tmp_path / "r.html", example(wrong=(2,)))).pieces
+
+
+def test_the_legend_of_the_loss_says_what_the_drawn_line_ends_at(tmp_path):
+    jagged = [{"step": step, "loss": 2.0 if step % 2 else 1.0} for step in range(1, 201)]
+    page = Page(report(tmp_path / "r.html", training={"losses": jagged, "evaluations": []}))
+    assert "From 1.55 to 1.45 in 200 steps" in page.text
+    assert "1.45" in page.pieces
+
+
+def test_a_few_rows_prove_no_calibration(tmp_path):
+    few = example(texts=("好", "坏"), truth=(1, 0), wrong=())
+    assert "This test is too small to tell: with as few rows (2)" in Page(report(tmp_path / "r.html", few)).text
+
+
+def test_what_did_not_pass_stands_above_what_did(tmp_path):
+    source = report(tmp_path / "r.html")
+    place = source.index('id="verification"')
+    assert source.index("no base", place) < source.index("Checks that passed", place) < source.index("14 files", place)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -100,6 +102,10 @@ def test_a_model_that_says_one_thing_is_named_with_its_inflated_metric() -> None
     summary = summary_of(of(truth, lora=sure([0] * 40)))
     [warning] = [one for one in summary["warnings"] if one["kind"] == "one_class"]
     assert "specificity (100.0 %) is inflated" in warning["sentence"]
+
+
+def test_one_answer_is_right_where_all_rows_have_one_label() -> None:
+    assert "one_class" not in kinds(summary_of(of([1] * 40, lora=sure([1] * 40))))
 
 
 def test_few_rows_and_a_limit_are_told() -> None:
@@ -203,3 +209,53 @@ def test_what_a_summary_refuses() -> None:
         summary_of(of([1], lora=sure([1])), positive="positive")
     with pytest.raises(ValueError, match="source"):
         summary_of(of([1], lora=sure([1])), source="guessed")
+
+
+DOCS = Path(__file__).resolve().parent.parent / "docs" / "evaluation.md"
+SCHEMA = DOCS.read_text("utf-8").split("## metrics.json")[1]
+
+
+def table(after: str) -> set[str]:
+    """The keys in the first column of the first table after these words."""
+    rows = SCHEMA.split(after, 1)[1].split("|---|---|\n", 1)[1].split("\n\n")[0].splitlines()
+    return {key for row in rows for key in re.findall(r"`(\w+)`", row.split("|")[1])}
+
+
+def braces(first: str) -> set[str]:
+    """The keys of the braces that begin with this one; of what is in braces inside, only the name before them."""
+    inside = SCHEMA.split("`{" + first, 1)[1].split("}`")[0]
+    return set(re.findall(r"\w+", re.sub(r":[^,]*", "", re.sub(r"{[^}]*}?", "", first + inside))))
+
+
+def test_the_keys_that_are_documented_are_those_that_there_are() -> None:
+    cases = suite.built_in()
+    known = {key: np.tile(np.float32([[1, 0]]), (len(cases.texts), 1)) for key in ("majority", "lora")}
+    decision = {"goal": "f1", "threshold": 0.5, "reached": True, "validation": {"f1": 1.0}}
+    found = summary_of(
+        of([0, 1] * 10, lora=sure([1, 1] * 10), tfidf=sure([1, 1] * 10), majority=sure([1, 1] * 10)),
+        robustness=Robustness(cases, known),
+        overlap=Overlap({0: Twin("row", "pos")}),
+        temperatures={"lora": TEMPERATURE},
+        decision=decision,
+    )
+    assert table("Schema 2.") == set(found)
+    metrics = figures(found, "lora")
+    assert table("### `models[].metrics`") == set(metrics)
+    assert table("A *probability block*:") == set(metrics["raw"]) == set(metrics["scaled"])
+    assert braces("label, support") == set(metrics["per_class"][0])
+    assert braces("low, high, count") == set(metrics["raw"]["reliability"][0])
+    assert braces("mean, p95") == set(metrics["raw"]["floor"])
+    assert braces("value, rows, nll_before") == set(found["temperature"])
+    assert braces("goal, threshold") == set(found["decision"])
+    assert braces("model: ") == set(found["comparisons"][0])
+    assert braces("auc_roc, ece") == set(found["comparisons"][0]["differences"])
+    robustness = found["robustness"]
+    assert braces("suite, sha256") == set(robustness)
+    assert braces("key, title, score") == set(robustness["models"][0])
+    assert braces("category, test, cases") == set(robustness["models"][0]["categories"][0])
+    assert braces("id, category") == set(robustness["failures"][0])
+    errors = found["errors"]
+    assert braces("confidence_from") == set(errors)
+    assert braces("by, name, rows") == set(errors["groups"][0])
+    assert braces("row, label, said") == set(errors["rows"][0])
+    assert set(errors["rows"][0]["near_duplicate"] or {"text": "", "label": ""}) == {"text", "label"}
