@@ -181,7 +181,7 @@ def test_the_same_run_without_ssh(local_run: tuple[Cli, Path], tmp_path: Path) -
     foreign = Cli(tmp_path / "base-gone")
     evaluated = foreign("evaluate", str(elsewhere), "--json")
     assert evaluated.status == 0, evaluated
-    assert evaluated.data["metrics"]["source"] == "recomputed from pulled logits"
+    assert evaluated.data["metrics"]["source"] == "inferred on host"
     with Path(evaluated.data["errors"]).open(encoding="utf-8-sig", newline="") as file:
         wrong = list(csv.DictReader(file))
     [lora] = [model["metrics"] for model in evaluated.data["metrics"]["models"] if model["key"] == "lora"]

@@ -135,7 +135,7 @@ def test_what_it_tells() -> None:
     assert [row for row in rows if row not in text] == []
     assert f"revision {COMMIT}" in text and "Level: reproduced here" in text
     assert "worked out with these files by whoever published them" in text
-    recomputed = card(known(metrics=known().metrics | {"source": "recomputed from pulled logits"}))
+    recomputed = card(known(metrics=known().metrics | {"source": "inferred on host"}))
     assert "from the logits that the training host sent" in recomputed
     told = card(known(evaluated_here=False, verdict=known().verdict | {"level": "reproduced on host"}))
     assert "nobody worked them out again" in told and "has that host's word" in told
