@@ -160,7 +160,6 @@ _TERMS_ZH = {
     # where logits come from
     "inferred on host": "在训练主机上推理",
     "inferred here": "在本机推理",
-    "recomputed from pulled logits": "由取回的 logits 重新计算",
     # tests and categories of the robustness suite
     "minimum functionality": "基本能力",
     "invariance": "不变性",
