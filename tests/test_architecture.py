@@ -34,6 +34,7 @@ LIGHT_JOBS = {
     "atomic",
     "provenance",
     "submission",
+    "suite_labels",
     "data",
     "data_check",
     "data_finding",
