@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 ERROR, WARNING, NOTE = "error", "warning", "note"
-UNTRAINABLE = ("no_rows", "one_class", "unknown_label")
+UNTRAINABLE = ("no_rows", "one_class", "unknown_label", "labels_unfit")
 """Errors that can't be passed over: a training would end with them."""
 
 

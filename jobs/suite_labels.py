@@ -46,20 +46,20 @@ def answers(label_names: Sequence[str], positive_label: str) -> dict[str, str] |
 
 
 def applies(label_names: Sequence[str], positive_label: str, texts: Sequence[str]) -> str:
-    """Why the built-in suite does not suit a model with these labels and data, as a sentence; "" where it does.
+    """Why the built-in suite does not suit a model with these labels and data, in words; "" where it does.
 
     texts: the data's; a sample of them is looked at.
     """
     if len(label_names) != 2:
-        return f"The built-in suite is for two labels; the model has {len(label_names)}."
+        return f"the built-in suite is for two labels; the model has {len(label_names)}"
     if answers(label_names, positive_label) is None:
         named = " and ".join(f"“{name}”" for name in label_names)
-        return f"The built-in suite is for praise and complaint; which of {named} praises is not known."
+        return f"the built-in suite is for praise and complaint; which of {named} praises is not known"
     share = _han_share(texts)
     if share is None:
-        return "The built-in suite is for Chinese; the data have no letters."
+        return "the built-in suite is for Chinese; the data have no letters"
     if share <= 0.5:
-        return f"The built-in suite is for Chinese; {share:.0%} of the data's letters are Chinese characters."
+        return f"the built-in suite is for Chinese; {share:.0%} of the data's letters are Chinese characters"
     return ""
 
 

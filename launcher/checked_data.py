@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from jobs import data_check, data_finding
+from jobs import data_check, data_finding, suite_labels
 from jobs.data_check import Report
-from jobs.data_finding import NOTE, Finding
-from jobs.spec import Spec
+from jobs.data_finding import ERROR, NOTE, Finding
+from jobs.label import in_order
+from jobs.spec import NO_GOAL, Spec
+from jobs.table import listed
 from launcher import dataset, text_lengths
 from launcher.data_table import in_a_line
 from launcher.dataset import Dataset
@@ -45,11 +47,23 @@ def look(spec: Spec, folder: Path, base: Path | None) -> CheckedData:
     found = dataset.read(spec, folder)
     lengths = text_lengths.measure(found.tables["train"].texts, spec, base)
     report = data_check.look(found.tables, lengths, found.encodings)
+    report = replace(report, findings=(*_unfit(spec, found.tables["train"].labels), *report.findings))
     if found.unused:
         what = f"not used of {spec.data.dataset or spec.data.file}: {', '.join(found.unused)}"
         note = Finding("unused_split", NOTE, what, "splits are train, validation and test", len(found.unused))
         report = replace(report, findings=(*report.findings, note))
     return CheckedData(found, report)
+
+
+def _unfit(spec: Spec, labels: Sequence[str]) -> Iterator[Finding]:
+    """What the spec asks for and these labels can't give: the host would say so, on paid time."""
+    names = in_order(labels)
+    if spec.threshold_goal != NO_GOAL and len(names) != 2:
+        what = f"threshold_goal {spec.threshold_goal}: there are {len(names)} labels, not two"
+        yield Finding("labels_unfit", ERROR, what, "threshold_goal: none", len(labels))
+    if spec.robustness == "yes" and suite_labels.answers(names, names[-1] if names else "") is None:
+        what = f"robustness: which of the labels {listed(names)} means a good review is not known"
+        yield Finding("labels_unfit", ERROR, what, "robustness: no", len(labels))
 
 
 def require(findings: Sequence[Finding], observer: Observer, *, force: bool = False) -> None:

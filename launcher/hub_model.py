@@ -103,7 +103,7 @@ def _told(observer: Observer) -> Iterator[None]:
 
     class Lines(io.TextIOBase):
         def write(self, text: str) -> int:
-            for line in text.splitlines():
+            for line in filter(None, text.splitlines()):  # `print` writes the line's end by itself
                 observer(Note(line))
             return len(text)
 

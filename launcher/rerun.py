@@ -36,7 +36,7 @@ class Rerun:
 
     def in_words(self) -> str:
         """For a person who is asked whether to go on."""
-        fetched = f"{self.download_bytes / 1e6:,.0f} MB of {clean(self.repository)} are to be fetched"
+        fetched = f"{self.download_bytes / 1e6:,.1f} MB of {clean(self.repository)} are to be fetched"
         took = f"about {in_words(self.seconds)}" if self.seconds is not None else "nobody knows how long"
         return f"{fetched}, then {self.texts:,} texts answered here, which takes {took}"
 

@@ -36,6 +36,7 @@ LIGHT_JOBS = {
     "atomic",
     "provenance",
     "submission",
+    "suite_labels",
     "data",
     "data_check",
     "data_finding",

@@ -19,7 +19,7 @@ from jobs import manifest
 from jobs.errors import DataError
 from jobs.spec import Spec, from_mapping
 from jobs.submission import Submission
-from launcher import dataset
+from launcher import checked_data, dataset
 from tests import hub_server
 
 ROWS = [
@@ -243,3 +243,23 @@ def test_classes_by_name_hidden_labels_and_other_splits_of_a_dataset(tmp_path: P
     assert found["unused"] == ["test", "unsupervised"]
     assert found["origin"][0]["shares"] == {"validation": 0.1, "test": 0.1}
     assert sum(len(rows[0]) for rows in found["rows"].values()) == 300
+
+
+@pytest.mark.parametrize(
+    ("labels", "asked", "said"),
+    [
+        (["a", "b", "c"], {"threshold_goal": "f1"}, "threshold_goal f1: there are 3 labels, not two"),
+        (["a", "b"], {"robustness": "yes"}, "which of the labels a, b means a good review is not known"),
+        (["a", "b"], {"threshold_goal": "f1"}, ""),
+        (["neg", "pos"], {"robustness": "yes"}, ""),
+        (["a", "b"], {"robustness": "auto"}, ""),
+    ],
+)
+def test_what_the_labels_cannot_give_is_said_before_anything_is_sent(
+    tmp_path: Path, labels: list[str], asked: dict[str, str], said: str
+) -> None:
+    rows = [f"text {number} of {labels[number % len(labels)]},{labels[number % len(labels)]}" for number in range(60)]
+    (tmp_path / "a.csv").write_text("\n".join(["text,label", *rows]))
+    spec = from_mapping({"name": "x", "model_name_or_path": "org/base", "data": "a.csv", **asked})
+    found = [one.what for one in checked_data.look(spec, tmp_path, None).report.findings if one.code == "labels_unfit"]
+    assert found == ([f"robustness: {said}" if "robustness" in asked else said] if said else [])

@@ -396,7 +396,7 @@ def test_the_built_in_suite_is_for_chinese_reviews_with_two_labels() -> None:
     assert applies(two, "positive", chinese) == ""
     assert applies(two, "positive", chinese * 5000) == ""
     assert applies(two, "positive", english) == (
-        "The built-in suite is for Chinese; 9% of the data's letters are Chinese characters."
+        "the built-in suite is for Chinese; 9% of the data's letters are Chinese characters"
     )
     assert "no letters" in applies(two, "positive", ["", "123 !"])
     assert "no letters" in applies(two, "positive", [])
