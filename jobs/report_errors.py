@@ -121,6 +121,7 @@ def _rows(errors: dict[str, Any], summary: dict[str, Any], predictions: Predicti
     return (
         heading(words("One by one", "逐条查看"))
         + paragraph(note, "small")
+        + paragraph(words("On paper: the first 30.", "打印版只列前 30 个。"), "small on-paper")
         + _filters(labels, groups, words)
         + f'<div class="scroll"><table class="errors stack" data-step="50"><thead><tr>{"".join(header)}</tr></thead>\n'
         f"<tbody>{body}</tbody></table></div>\n"

@@ -150,7 +150,8 @@ def _failures(document: dict[str, Any], words: Words) -> str:
         "为测试而改动的文本：删去的部分带删除线，加入的部分带下划线。",
     )
     title = words("Failed cases", "未通过的用例")
-    return f"{heading(title)}{paragraph(Html(listed + note), 'small')}{shown}"
+    paper = words("On paper: the first 3 of each category.", "打印版每类只列前 3 个。")
+    return f"{heading(title)}{paragraph(Html(listed + note), 'small')}{paragraph(paper, 'small on-paper')}{shown}"
 
 
 def _failure_table(failures: list[dict[str, Any]], limit: int, words: Words) -> Html:

@@ -194,7 +194,11 @@ del { background: var(--out); text-decoration: line-through; }
   .confusion tbody th { min-width: 4rem; font-size: .8rem; } .confusion bdi { max-width: 5rem; }
   .confusion span { font-size: .7rem; }
 }
+.on-paper { display: none; }
 @media print {
+  /* The whole of both is for a screen: a demo's would take sixty pages. */
+  .errors tbody tr:nth-child(n+31), .failures tbody tr:nth-child(n+4) { display: none; }
+  .on-paper { display: block; }
   :root { --ink: #000; --muted: #444; --line: #bbb; }
   html { font-size: 13px; } body { font-size: 10pt; }
   main { max-width: none; padding: 0; }

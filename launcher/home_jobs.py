@@ -124,9 +124,10 @@ def verify(
 class Evaluation:
     """How to evaluate a run here.
 
-    data: a file instead of the test split, which goes to `evaluations/<name>`.  suite: a file of cases instead of the
-    robustness suite that the run was asked.  limit: at most so many rows; 0: all.  pulled: infer nothing.  rerun: fetch
-    a base that is not here.  answers: a file of logits that a host answered with.  lang: of the report.
+    data: a file instead of the test split.  suite: a file of cases instead of the robustness suite that the run was
+    asked.  limit: at most so many rows; 0: all.  pulled: infer nothing.  rerun: fetch a base that is not here.
+    answers: a file of logits that a host answered with.  lang: of the report.  With data or a limit what is written goes
+    to a folder in `evaluations`.
     """
 
     data: Path | None = None
@@ -189,8 +190,9 @@ def evaluate(home: HomeRun, settings: Settings, observer: Observer, asked: Evalu
     if file is not None:
         options += ["--data", str(file), "--title", title]
     out = home.run.root
-    if asked.data is not None:
-        out = home.run.evaluations / asked.data.resolve().stem
+    if asked.data is not None or asked.limit:  # a part of the rows is not the run's figures
+        name = asked.data.resolve().stem if asked.data is not None else "test"
+        out = home.run.evaluations / (f"{name}-limit-{asked.limit}" if asked.limit else name)
         options += ["--out", str(out)]
     for folder in (out, RunDirectory(out).plots, RunDirectory(out).inferring):
         _inside(home.run, folder)

@@ -113,6 +113,7 @@ def test_the_whole_way_over_openssh_with_the_laptop_killed(cli: Cli, sshd: OpenS
     there = cli("evaluate", "--rerun", "--on", "box", "--limit", "40", "-y", "--json")
     assert there.status == 0, there
     assert (there.data["metrics"]["source"], there.data["metrics"]["rows"]) == ("inferred on host", 40)
+    assert there.data["report"].endswith("evaluations/test-limit-40/report.html")
     assert any(note.startswith("largest difference from the host's logits: 0") for note in there.data["notes"])
     assert [one["run_id"] for one in cli("ps", "--host", "box", "-a", "--json").data["runs"]] == [row["run_id"]]
 

@@ -307,6 +307,10 @@ def test_print_is_dark_on_white_also_from_a_dark_screen_and_nothing_is_cut(page)
     assert page.value("[...document.querySelectorAll('nav, .filters')].every(e => e.offsetHeight === 0)")
     cut = "[...document.querySelectorAll('.scroll')].filter(e => e.scrollWidth > e.clientWidth + 1).length"
     assert page.value(cut) == 0
+    for rows, most in ((".errors tbody tr", 30), (".failures:first-of-type tbody tr", 3)):
+        shown = f"[...document.querySelectorAll('{rows}')].filter(e => e.offsetHeight > 0).length"
+        assert 0 < int(str(page.value(shown))) <= most * (1 if "errors" in rows else 13)
+    assert page.value("[...document.querySelectorAll('.on-paper')].every(e => e.offsetHeight > 0)")
     folded = "Math.min(...[...document.querySelectorAll('details table')].map(e => e.getBoundingClientRect().height))"
     assert float(str(page.value(folded))) > 30
     paper = base64.b64decode(
