@@ -126,8 +126,8 @@ class Evaluation:
 
     data: a file instead of the test split.  suite: a file of cases instead of the robustness suite that the run was
     asked.  limit: at most so many rows; 0: all.  pulled: infer nothing.  rerun: fetch a base that is not here.
-    answers: a file of logits that a host answered with.  lang: of the report.  With data or a limit what is written goes
-    to a folder in `evaluations`.
+    answers: a file of logits that a host answered with.  lang: of the report.  With data or a limit what is written
+    goes to a folder in `evaluations`.
     """
 
     data: Path | None = None
