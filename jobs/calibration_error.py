@@ -48,7 +48,10 @@ class CalibrationError:
 
     def __init__(self, bins: Integers, probability: Floats, outcome: Booleans) -> None:
         need_rows(bins)
-        self._bins, self._gap = bins, outcome - probability
+        self._bins, self._gap = (
+            bins.astype(np.int16),
+            outcome - probability,
+        )  # small: there are several of a million rows
         self._width = int(bins.max()) + 1
         self._sums = self._summed(ones(len(bins)))
 

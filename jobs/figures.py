@@ -46,22 +46,16 @@ def figures(
     columns = list(range(classes)) if positive is None else [positive]
     positives, odds = np.stack([truth == c for c in columns], axis=1), log_odds(logits)[:, columns]
     named = _decided(scores, truth, said, positive) | _ranked(positives, odds)
-    blocks = {"raw": ProbabilityBlock(truth, logits, positive)}
-    if temperature is not None:
-        blocks["scaled"] = ProbabilityBlock(truth, scale(logits, temperature), positive)
-
     resampled = bootstrap.resampled(
-        truth,
-        Decisions(truth, said, classes, positive),
-        Ranking(positives, odds),
-        *(_prefixed(prefix, block) for prefix, block in blocks.items()),
-        classes=classes,
+        truth, Decisions(truth, said, classes, positive), Ranking(positives, odds), classes=classes
     )
-    intervals = {name: between_tails(values) for name, values in resampled.items() if "." not in name}
-    intervals |= _wilson(confusion, positive) | {name: None for name, one in named.items() if one.value is None}
-    for prefix, block in blocks.items():
-        own = {name.removeprefix(f"{prefix}."): values for name, values in resampled.items()}
-        intervals |= {f"{prefix}.{name}": interval for name, interval in block.intervals(own).items()}
+    intervals = {name: between_tails(values) for name, values in resampled.items()} | _wilson(confusion, positive)
+    intervals |= {name: None for name, one in named.items() if one.value is None}
+    blocks: dict[str, dict[str, Any] | None] = {"raw": None, "scaled": None}
+    scalings = {"raw": logits} | ({} if temperature is None else {"scaled": scale(logits, temperature)})
+    for prefix, scaled in scalings.items():
+        blocks[prefix], of_block = _block(truth, scaled, positive)
+        intervals |= {f"{prefix}.{name}": interval for name, interval in of_block.items()}
     return {
         "accuracy": metrics.accuracy(truth, said),
         "balanced_accuracy": metrics.balanced_accuracy(scores),
@@ -70,18 +64,21 @@ def figures(
         "averages": {kind: {name: score.value for name, score in vars(one).items()} for kind, one in averages.items()},
         "per_class": [_class_figures(name, one) for name, one in zip(label_names, scores, strict=True)],
         "confusion": confusion.tolist(),
-        "raw": blocks["raw"].figures(),
-        "scaled": blocks["scaled"].figures() if "scaled" in blocks else None,
+        **blocks,
         "intervals": {name: None if interval is None else list(interval) for name, interval in intervals.items()},
         "resamples": bootstrap.count(len(truth), classes),
         "undefined": _reasons(named, averages, scores, label_names)
-        | _reasons_of_blocks(tuple(blocks), positive)
+        | _reasons_of_blocks(tuple(scalings), positive)
         | _reasons_of_intervals(intervals, named),
     }
 
 
-def _prefixed(prefix: str, block: ProbabilityBlock) -> bootstrap.Statistic:
-    return lambda weights: {f"{prefix}.{name}": values for name, values in block(weights).items()}
+def _block(
+    truth: Integers, logits: npt.NDArray[Any], positive: int | None
+) -> tuple[dict[str, Any], dict[str, Interval | None]]:
+    """A probability block and its intervals.  By itself, as it holds ninety bytes a row; the draws are the same."""
+    block = ProbabilityBlock(truth, logits, positive)
+    return block.figures(), block.intervals(bootstrap.resampled(truth, block, classes=logits.shape[1]))
 
 
 def _decided(scores: Sequence[ClassScores], truth: Integers, said: Integers, positive: int | None) -> dict[str, Score]:
