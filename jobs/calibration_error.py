@@ -48,10 +48,8 @@ class CalibrationError:
 
     def __init__(self, bins: Integers, probability: Floats, outcome: Booleans) -> None:
         need_rows(bins)
-        self._bins, self._gap = (
-            bins.astype(np.int16),
-            outcome - probability,
-        )  # small: there are several of a million rows
+        # Small numbers: a model has several of these, of a million rows perhaps.
+        self._bins, self._gap = bins.astype(np.int16), outcome - probability
         self._width = int(bins.max()) + 1
         self._sums = self._summed(ones(len(bins)))
 

@@ -35,7 +35,9 @@ class Goal:
     at_least: float | None = None
 
     def __str__(self) -> str:
-        return self.metric if self.at_least is None else f"{self.metric}>={self.at_least:g}"
+        if self.at_least is None:
+            return self.metric
+        return f"{self.metric}>={self.at_least:.12f}".rstrip("0")
 
 
 @dataclass(frozen=True)

@@ -120,6 +120,8 @@ def test_what_has_no_value_is_none():
         ("balanced_accuracy", Goal("balanced_accuracy")),
         ("precision>=0.95", Goal("precision", 0.95)),
         ("recall >= .9", Goal("recall", 0.9)),
+        ("recall>=0.99999999", Goal("recall", 0.99999999)),
+        ("precision>=0.00001", Goal("precision", 0.00001)),
     ],
 )
 def test_a_goal_is_read_and_written(text, goal):
