@@ -109,7 +109,7 @@ COLUMNS: dict[str, Any] = {
         ({"logit_lora_b": arrow.array([1.5], arrow.float64())}, "holds double"),
         ({"logit_evil_b": arrow.array([1.5], arrow.float32())}, "unknown column"),
     ],
-    ids=str,
+    ids=lambda value: value if isinstance(value, str) else next(iter(value)),
 )
 def test_what_is_not_a_predictions_file_is_refused(tmp_path: Path, changes: dict[str, Any], says: str) -> None:
     columns = {name: values for name, values in (COLUMNS | changes).items() if values is not None}
