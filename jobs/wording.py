@@ -254,6 +254,7 @@ _SENTENCES_ZH = (
     (r"P\(positive\) more than (\S+) higher than before the change\.", r"P(正例) 上升超过 \1。"),
     ("the rows that came with the run", "随运行取回的测试集"),
     (r"(\S+) texts inferred here in (\S+) s \((\S+) a second\)", r"在本机推理 \1 条文本，用时 \2 秒（每秒 \3 条）"),
+    (r"(\S+) texts were inferred again on a host", r"\1 条文本由主机重新推理"),
     (r"largest difference from the host's logits: (\S+)", r"与主机 logits 的最大差异：\1"),
     (
         "nothing was inferred here: every figure is recomputed from the logits that the host sent",
@@ -261,14 +262,14 @@ _SENTENCES_ZH = (
     ),
     (r"it was not asked for \(robustness: no\)", "任务配置中关闭了它（robustness: no）"),
     ("the run has no answers to it", "运行中没有对它的回答"),
-    (r"The built-in suite is for two labels; the model has (\d+)\.", r"内置套件只适用于两个标签，而模型有 \1 个"),
+    (r"the built-in suite is for two labels; the model has (\d+)", r"内置套件只适用于两个标签，而模型有 \1 个"),
     (
-        r"The built-in suite is for praise and complaint; which of (.*) and (.*) praises is not known\.",
+        r"the built-in suite is for praise and complaint; which of (.*) and (.*) praises is not known",
         r"内置套件针对好评与差评，而 \1 与 \2 哪个是好评并不清楚",
     ),
-    (r"The built-in suite is for Chinese; the data have no letters\.", "内置套件针对中文，而数据中没有文字"),
+    (r"the built-in suite is for Chinese; the data have no letters", "内置套件针对中文，而数据中没有文字"),
     (
-        r"The built-in suite is for Chinese; (\S+) of the data's letters are Chinese characters\.",
+        r"the built-in suite is for Chinese; (\S+) of the data's letters are Chinese characters",
         r"内置套件针对中文，而数据中汉字只占 \1",
     ),
 )

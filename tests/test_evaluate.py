@@ -12,7 +12,8 @@ from tiny import make_base, make_run
 
 from jobs import submission
 from jobs.__main__ import main as jobs_main
-from jobs.evaluation import Asked, at_home
+from jobs.evaluation import at_home
+from jobs.questions import Asked
 from jobs.run_directory import RunDirectory
 from tests.conftest import Cli
 
@@ -42,7 +43,7 @@ def cli(tmp_path_factory: pytest.TempPathFactory) -> Cli:
     return Cli(tmp_path_factory.mktemp("laptop"))
 
 
-@pytest.mark.parametrize("name", ["plots", ".inferring", "evaluations"])
+@pytest.mark.parametrize("name", ["plots", ".inferring.logits", "evaluations"])
 def test_nothing_is_written_through_a_link_out_of_the_run(
     cli: Cli, run: RunDirectory, base: Path, tmp_path: Path, name: str
 ) -> None:
@@ -84,8 +85,8 @@ def test_another_base_is_told(run: RunDirectory, base: Path, tmp_path: Path) -> 
         file.seek(-1, os.SEEK_END)
         file.write(b"\x01")
     asked = submission.load(run.spec)
-    assert any("not the file that was trained on" in note for note in at_home(run, asked, Asked(base=other)).notes)
-    assert not any("trained on" in note for note in at_home(run, asked, Asked(base=base)).notes)
+    assert any("not the file that was trained on" in note for note in at_home(run, asked, Asked(), base=other).notes)
+    assert not any("trained on" in note for note in at_home(run, asked, Asked(), base=base).notes)
 
 
 def test_the_figures_from_the_pulled_logits_are_the_hosts_to_the_byte(cli: Cli, run: RunDirectory) -> None:

@@ -174,8 +174,7 @@ def test_a_published_adapter_answers_as_ours_does_with_nothing_of_ours(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("long_texts", ["head_tail", "windows"])
-@pytest.mark.parametrize("prompt", ["{text}", PROMPT])
+@pytest.mark.parametrize(("long_texts", "prompt"), [("head_tail", "{text}"), ("windows", PROMPT)])
 def test_long_texts_are_read_as_ours_are(base: Path, tmp_path: Path, long_texts: str, prompt: str) -> None:
     texts = ["好" * 60 + "坏差慢", "慢", "的房" * 500 + "差", "\u200b", "".join(text for text, _ in toy_rows(40, 3))]
     run = make_run(tmp_path, base, rows=120, long_texts=long_texts, prompt_template=prompt, threshold_goal="f1")

@@ -141,7 +141,7 @@ def test_an_evaluation_is_written_into_the_run_s_folder_only(laptop: Laptop, tmp
     (home.run.root / "evaluations").symlink_to(tmp_path / "elsewhere")
     (tmp_path / "rows.csv").write_text("text,label\na,bad\nb,good\n")
     with pytest.raises(LaunchError, match="leads out of the run's folder"):
-        home_jobs.evaluate(home, load(), ignore, data=tmp_path / "rows.csv")
+        home_jobs.evaluate(home, load(), ignore, home_jobs.Evaluation(data=tmp_path / "rows.csv"))
     assert not any((tmp_path / "elsewhere").iterdir())
 
 
