@@ -283,6 +283,7 @@ def under_a_cap(base: Path, folder: Path, cap_bytes: int, budget: int) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 def test_out_of_memory_halves_the_budget_and_trains_the_same(base: Path, tmp_path: Path) -> None:
     """A real cap on the address space: what does not fit fails in torch's own allocator."""
     free = json.loads(under_a_cap(base, tmp_path, 0, 100_000).splitlines()[-1])

@@ -210,6 +210,7 @@ def test_a_line_that_is_silent_counts_as_broken(place, far):
     assert "nothing was heard for 1.5 s" in seen.notes[0]
 
 
+@pytest.mark.slow
 def test_a_loss_is_said_once_and_so_is_the_return(place, far):
     there, relay = far
     run_id = place.submit(f"echo before; while [ ! -e go ]; do sleep 0.02; done; echo after; {SUCCEED}")

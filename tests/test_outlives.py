@@ -164,6 +164,7 @@ def test_the_network_is_away_for_a_while(outpost: Outpost, seconds: int) -> None
     assert ("monitoring lost" in shown.stdout + shown.stderr) == (seconds > 60)
 
 
+@pytest.mark.slow
 def test_the_network_is_away_for_ever(outpost: Outpost) -> None:
     run_id = outpost.submit(TALK + SUCCEED)
     following = outpost.follow(run_id)
@@ -351,6 +352,7 @@ def test_a_log_of_a_gigabyte(outpost: Outpost) -> None:
     assert time.monotonic() - began < 10
 
 
+@pytest.mark.slow
 def test_two_laptops_and_two_launches_at_once(training_post: Outpost, tmp_path: Path) -> None:
     (tmp_path / "other" / ".ssh").mkdir(parents=True, mode=0o700)
     other = Cli(tmp_path / "other")
@@ -468,6 +470,7 @@ def files_below(*folders: Path) -> Iterator[tuple[Path, bytes]]:
                     yield path, path.read_bytes()
 
 
+@pytest.mark.slow
 def test_a_secret_is_nowhere_but_in_the_jobs_environment(training_post: Outpost) -> None:
     cli, box = training_post.cli, training_post.box
     spec = write_task(cli.home / "task", secrets="[HF_TOKEN]")
