@@ -31,6 +31,7 @@ RETRY_S = (2.0, 5.0, 8.0)
 JITTER = 0.2
 MOST_DROPS = 5
 CLOSING_S = 1.0
+READER_ENDS_S = 0.2
 
 
 class SshHost(Host):
@@ -166,6 +167,8 @@ class SshHost(Host):
             if expired.is_set():
                 self._discard(channel.get_transport())
                 raise TimedOut(f"{self.name}: no answer within {self._connect_timeout_s:g} s") from error
+            # A reader that met the end wakes whoever waits a moment before it says that it is over.
+            channel.get_transport().join(READER_ENDS_S)
             if not channel.get_transport().is_active():
                 raise Unreachable(f"{self.name}: the connection broke") from error
             raise failure.refusal(
