@@ -23,6 +23,7 @@ from jobs.errors import AdapterRejected, DataError
 from jobs.inference import Progress
 from jobs.log_line import say
 from jobs.run_directory import RunDirectory
+from jobs.temperature import probabilities
 
 SUFFIXES = (".csv", ".jsonl")
 """Of the file of answers."""
@@ -57,9 +58,7 @@ class Rule:
         """The answers to N texts, from logits (N, C).  Raises AdapterRejected where one is not finite."""
         if not np.isfinite(logits).all():
             raise AdapterRejected("the model answers with NaN or infinity", hint="launch verify")
-        scaled = logits.astype(np.float64) / (self.temperature or 1.0)
-        shares = np.exp(scaled - scaled.max(axis=1, keepdims=True))
-        shares /= shares.sum(axis=1, keepdims=True)  # (N, C)
+        shares = probabilities(logits, self.temperature)  # (N, C)
         positive = self.label_names.index(self.positive_label)
         for row, best in zip(shares, logits.argmax(axis=1), strict=True):
             decision = None

@@ -14,10 +14,10 @@ import numpy.typing as npt
 from jobs import bootstrap, calibration_error
 from jobs.calibration_error import CalibrationError, equal_width
 from jobs.intervals import difference_interval, paired_difference_interval
-from jobs.probabilities import log_odds, softmax
+from jobs.probabilities import log_odds
 from jobs.ranking import Ranking
 from jobs.score import Floats, Integers, need_rows
-from jobs.temperature import scale
+from jobs.temperature import probabilities
 from jobs.tied_order import ones
 
 SIGNIFICANT = 0.05
@@ -106,7 +106,7 @@ class _Compared:
         columns = range(logits.shape[1]) if positive is None else [positive]
         positives = np.stack([truth == c for c in columns], axis=1)
         self._ranking = Ranking(positives, log_odds(logits)[:, list(columns)])
-        confidence = softmax(logits if temperature is None else scale(logits, temperature)).max(axis=1)
+        confidence = probabilities(logits, temperature).max(axis=1)
         self._error = CalibrationError(equal_width(confidence), confidence, logits.argmax(axis=1) == truth)
         area = float(self._ranking(ones(len(truth)))["auc_roc"][0])
         self.auc_roc, self.ece = None if math.isnan(area) else area, self._error.of_sample

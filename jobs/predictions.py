@@ -23,7 +23,7 @@ import numpy.typing as npt
 
 from jobs import atomic
 from jobs.errors import BrokenRun
-from jobs.probabilities import softmax
+from jobs.temperature import probabilities
 
 MODEL_TITLES = {
     "majority": "Majority class",
@@ -93,8 +93,7 @@ class Predictions:
 
         Raises NoData for zero rows.
         """
-        logits = self.logits[model].astype(np.float64)
-        return softmax(logits if temperature is None else logits / temperature)
+        return probabilities(self.logits[model], temperature)
 
     def save(self, path: Path) -> None:
         """Write one CSV: text, label, predicted (by `main`), then logit_<model>_<label>.

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from jobs.errors import BrokenRun, DataError
 from jobs.intervals import wilson_interval
 from jobs.label import label_of
-from jobs.probabilities import softmax
 from jobs.suite import CALM, DIRECTION, INVARIANCE, MINIMUM, NEGATIVE, POSITIVE, Case, Suite, by_category
+from jobs.temperature import probabilities
 
 MAY_FALL = 0.2
 """How far a harmless change may lower the probability of the right answer."""
@@ -154,10 +154,10 @@ def _answered(
     if not suite.cases:
         none = np.zeros((0, len(label_names)))
         return _Answered(none, none, np.zeros(0, np.int64), None)
-    probabilities = softmax(logits.astype(np.float64) / (temperature or 1.0))
+    answered = probabilities(logits, temperature)
     index = suite.index
-    after = probabilities[[index[case.text] for case in suite.cases]]
-    before = probabilities[[index[case.text if case.original is None else case.original] for case in suite.cases]]
+    after = answered[[index[case.text] for case in suite.cases]]
+    before = answered[[index[case.text if case.original is None else case.original] for case in suite.cases]]
     columns = _columns(label_names, answers)
     expected = np.array([-1 if case.label is None else columns[case.label] for case in suite.cases], np.int64)
     positive = None if answers is None else list(label_names).index(answers[POSITIVE])

@@ -6,10 +6,10 @@ Everything but the spec is the host's word; whoever shows it escapes it.
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Sequence
 from typing import Any
 
+from jobs import run_checks
 from jobs.run_directory import RunDirectory
 from jobs.spec import Spec
 from jobs.submission import Submission
@@ -24,7 +24,7 @@ Facts = dict[str, dict[str, Any]]
 
 def of(run: RunDirectory, submission: Submission, evaluated_on: str, notes: Sequence[str]) -> Facts:
     """The facts of a run, section by section: run, spec, data, training, cost, versions."""
-    told = _told(run)
+    told = run_checks.training(run)
     spec, split, base = submission.spec, submission.origin.split, _mapping(told.get("base"))
     seconds = _number(_mapping(told.get("seconds")).get("total"))
     facts: Facts = {
@@ -79,14 +79,6 @@ def _files(submission: Submission) -> dict[str, str]:
         for part, files in submission.origin.files.items()
         for number, file in enumerate(files[:20], 1)
     }
-
-
-def _told(run: RunDirectory) -> dict[str, Any]:
-    try:
-        told = json.loads(run.training.read_bytes())
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return _mapping(told)
 
 
 def _mapping(value: Any) -> dict[str, Any]:

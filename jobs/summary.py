@@ -14,7 +14,7 @@ from jobs import comparison, figures, mistakes, robustness, suite_labels, temper
 from jobs.errors import BrokenRun, NoData
 from jobs.evidence import SOURCES, Evidence
 from jobs.predictions import MODEL_TITLES, Predictions
-from jobs.probabilities import softmax
+from jobs.score import Booleans
 
 SCHEMA = 2
 ONE_CLASS_SHARE = 0.95
@@ -58,7 +58,10 @@ def summarise(evidence: Evidence, *, run_id: str) -> dict[str, Any]:
         "robustness": _robustness(evidence),
         "errors": mistakes.errors(predictions, trained.temperature(predictions.main), evidence.overlap),
     }
-    document["comparisons"] = [_comparison(evidence, key, positive) for key in keys if "lora" in keys and key != "lora"]
+    passes = _passes(evidence)
+    document["comparisons"] = [
+        _comparison(evidence, key, positive, passes) for key in keys if "lora" in keys and key != "lora"
+    ]
     document["warnings"] = _warnings(document, predictions, positive)
     document["headline"] = wording.headline(document, "en")
     plain: dict[str, Any] = _plain(document)
@@ -70,8 +73,8 @@ def _decision(evidence: Evidence, positive: int | None) -> dict[str, Any] | None
     trained, predictions = evidence.trained, evidence.predictions
     if trained.decision is None or positive is None:
         return None
-    scaled = temperature.scale(predictions.logits[predictions.main], trained.temperature(predictions.main) or 1.0)
-    probability = softmax(scaled)[:, positive]  # (N,)
+    main = predictions.main
+    probability = predictions.probabilities(main, trained.temperature(main))[:, positive]  # (N,)
     cut = float(trained.decision["threshold"])
     return dict(trained.decision) | {"test": threshold.figures_at(probability, predictions.truth == positive, cut)}
 
@@ -91,7 +94,19 @@ def _robustness(evidence: Evidence) -> dict[str, Any]:
     )
 
 
-def _comparison(evidence: Evidence, against: str, positive: int | None) -> dict[str, Any]:
+def _passes(evidence: Evidence) -> dict[str, Booleans]:
+    """(K,) which cases of the suite each model passes; none without a suite."""
+    trained, found = evidence.trained, evidence.robustness
+    if found.suite is None:
+        return {}
+    names, answers = trained.label_names, suite_labels.answers(trained.label_names, trained.positive_label)
+    return {
+        key: robustness.passed(found.suite, logits, names, answers, trained.temperature(key))
+        for key, logits in found.logits.items()
+    }
+
+
+def _comparison(evidence: Evidence, against: str, positive: int | None, passes: dict[str, Booleans]) -> dict[str, Any]:
     """LoRA beside another model on the same rows."""
     trained, logits, found = evidence.trained, evidence.predictions.logits, evidence.robustness
     compared: dict[str, Any] = {"model": "lora", "against": against, "title": MODEL_TITLES[against]}
@@ -99,13 +114,8 @@ def _comparison(evidence: Evidence, against: str, positive: int | None) -> dict[
         evidence.predictions.truth, logits["lora"], logits[against], positive,
         trained.temperature("lora"), trained.temperature(against),
     )  # fmt: skip
-    if found.suite is not None and {"lora", against} <= found.logits.keys():
-        answers = suite_labels.answers(trained.label_names, trained.positive_label)
-        first, second = (
-            robustness.passed(found.suite, found.logits[key], trained.label_names, answers, trained.temperature(key))
-            for key in ("lora", against)
-        )
-        compared["differences"]["robustness"] = robustness.difference(found.suite, first, second)
+    if found.suite is not None and {"lora", against} <= passes.keys():
+        compared["differences"]["robustness"] = robustness.difference(found.suite, passes["lora"], passes[against])
     return compared | {"sentence": wording.comparison_sentence(compared, "en")}
 
 

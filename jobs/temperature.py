@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from jobs.errors import BrokenRun
-from jobs.probabilities import below_largest, log_softmax, negative_log_likelihood
+from jobs.probabilities import below_largest, log_softmax, negative_log_likelihood, softmax
 from jobs.score import Floats, Integers
 
 LOWEST, HIGHEST = 0.05, 20.0
@@ -64,6 +64,11 @@ def fit(logits: npt.NDArray[Any], truth: Integers) -> Fit:
 def scale(logits: npt.NDArray[Any], temperature: float) -> Floats:
     """Logits (N, C) / temperature, float64: the order within a row stays, so no label changes."""
     return np.asarray(logits.astype(np.float64) / temperature)
+
+
+def probabilities(logits: npt.NDArray[Any], temperature: float | None) -> Floats:
+    """Probabilities (N, C) of logits (N, C) / temperature, None for 1.  Raises NoData when N is 0."""
+    return softmax(logits if temperature is None else scale(logits, temperature))
 
 
 def checked(value: object, origin: str) -> float:

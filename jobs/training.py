@@ -47,7 +47,6 @@ from jobs.events import EventLog
 from jobs.evidence import ROBUSTNESS, suite_of
 from jobs.fitting import Encoded, fit
 from jobs.log_line import in_words, say
-from jobs.probabilities import softmax
 from jobs.run_directory import RunDirectory
 from jobs.spec import NO_GOAL, Spec
 from jobs.submission import Submission
@@ -369,8 +368,8 @@ def _decision(
     """The threshold that the spec's goal asks for, of the positive label's probability after scaling."""
     if spec.threshold_goal == NO_GOAL:
         return None
-    scaled = temperature.scale(own_logits, own.value if own else 1.0)
-    chosen = threshold.choose(softmax(scaled)[:, 1], label_ids == 1, threshold.parse(spec.threshold_goal))
+    probability = temperature.probabilities(own_logits, own.value if own else None)[:, 1]  # (N,)
+    chosen = threshold.choose(probability, label_ids == 1, threshold.parse(spec.threshold_goal))
     return {"goal": spec.threshold_goal, "threshold": chosen.value, "reached": chosen.reached,
             "validation": chosen.achieved}  # fmt: skip
 
